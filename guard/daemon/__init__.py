@@ -1,0 +1,1 @@
+"""The shell of one node: it obeys core.machine and decides nothing."""

@@ -1,0 +1,39 @@
+"""What may go wrong, as exceptions that say what, why and what to do next.
+
+What may go wrong in the world is a value wherever a decision depends on it; these are for borders
+(settings, parsers, programs that are missing). `InvariantBroken` must never be caught.
+"""
+
+from __future__ import annotations
+
+
+class PairguardError(Exception):
+    """A refusal or failure with a plain cause. `str()` is what a person reads: what, why, next."""
+
+    def __init__(self, what: str, why: str = "", next_step: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.next_step = what, why, next_step
+
+    def __str__(self) -> str:
+        tail = f": {self.why}" if self.why else ""
+        return f"{self.what}{tail}" + (f"; {self.next_step}" if self.next_step else "")
+
+
+class Unreadable(PairguardError):
+    """An answer of the world that does not parse, or has a word we do not know. Counts as UNKNOWN."""
+
+
+class Unavailable(PairguardError):
+    """A program, device or service that is missing, refuses or does not answer in time. Counts as UNKNOWN."""
+
+
+class SettingsError(PairguardError):
+    """Settings that do not validate; the start stops here."""
+
+
+class Refused(PairguardError):
+    """An order that pairguard will not carry out now."""
+
+
+class InvariantBroken(BaseException):
+    """A rule of DESIGN.md (S1-S7) was about to be broken by our own code. Nothing may swallow this."""

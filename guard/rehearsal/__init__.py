@@ -1,0 +1,1 @@
+"""Simulated surroundings for the shipped code: the seeded world and the sandbox. Never reachable from settings."""

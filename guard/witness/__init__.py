@@ -1,0 +1,1 @@
+"""The shell of the arbiter: one process, one SQLite file, any number of pairs."""
