@@ -209,7 +209,7 @@ class Journal(Protocol):
     """Durable, append-only records of one node: what was decided is here before it is said."""
 
     async def append(self, records: Sequence[Mapping[str, object]]) -> None:
-        """Returns after the records are on the disk. Raises `Unavailable` (full disk, I/O error): then nothing is said."""
+        """Returns once the records are on the disk. Raises `Unavailable` (full disk, I/O error): then say nothing."""
         ...
 
     def replay(self) -> Sequence[Mapping[str, object]]: ...

@@ -158,6 +158,10 @@ class PendingShot:
     state: str  # "pending", "success", "failed" as printed
 
 
+SHOTS_UNREAD = PendingShot("?", "?", "?", "?", "?")
+"""Stands in `ClusterView.pending` where the fencer could not be asked: not asked is not "nothing pending"."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterView:
     """The HA layer as *this* node's own copy of the cluster state shows it. None = could not be read."""
@@ -206,6 +210,7 @@ class LinkSighting:
     master: str | None = None
     lacp_partner: str | None = None  # MAC of the LACP partner system, None = no LACP or unknown
     stp_state: str | None = None  # bridge port state as the kernel names it
+    lacp_state: str | None = None  # bond member: in-sync, out-of-sync, defaulted, expired; None = no LACP or unknown
 
 
 class PortState(StrEnum):

@@ -1,0 +1,544 @@
+"""The arbiter's side of one pair: what it keeps, what it hears, what it answers. Pure; the witness obeys.
+
+1. What is durable (`Kept`) is on disk before any message that depends on it leaves (S6).
+2. Offers are volatile: after a restart a Commit finds none and gets `stale-offer`.
+3. The first test on gathered evidence: does anything contradict a death? Then it is the network (`peer-alive`).
+4. Where the register has no winner, the arbiter's own verdict on what it gathered must agree before it writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from guard.core import claim as judging
+from guard.core.attest import attested, was_primary
+from guard.core.instant import Instant, elapsed_s
+from guard.core.messages import (
+    Answer,
+    Ask,
+    AskNonce,
+    Attest,
+    Beat,
+    BeatAck,
+    Bye,
+    Claim,
+    Closed,
+    CloseEra,
+    Commit,
+    Evidence,
+    InhibitStored,
+    InhibitView,
+    Init,
+    LiftInhibit,
+    Message,
+    NonceIs,
+    Offer,
+    Refused,
+    SetInhibit,
+    Won,
+)
+from guard.core.policy import Policy
+from guard.core.register import Register, commit, end_era
+
+PEER_ALIVE = "peer-alive"
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """The latest attest of one node. `at` counts only while the arbiter's machine has not rebooted (`boot_id`)."""
+
+    evidence: Evidence
+    seq: int
+    at: Instant
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The session that both ends attested last, and who was Primary in it."""
+
+    name: str
+    era: int
+    primaries: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The durable part of a pair."""
+
+    pair: str
+    nodes: tuple[str, str]
+    cell: str
+    register: Register
+    testimony: Mapping[str, Testimony] = field(default_factory=dict)
+    session: Session | None = None
+    inhibits: Mapping[str, InhibitView] = field(default_factory=dict)
+    refused_nonces: tuple[str, ...] = ()  # yielded-to claims that were closed without a winner, newest last
+
+    def other(self, node: str) -> str:
+        return self.nodes[1] if node == self.nodes[0] else self.nodes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """One open claim. `offered` None: still gathering."""
+
+    claim: Claim
+    candidate: str
+    started: Instant  # T_corr counts from here: an earlier gathering of the same candidate counts
+    asked: Instant
+    waits_for_target: bool  # it was heard shortly before, so it gets `answer_s`
+    answer: Answer | None = None
+    answered: Instant | None = None
+    offered: Instant | None = None
+    version: int = 0
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Everything the arbiter knows of a pair; only `kept` survives it."""
+
+    kept: Kept
+    started: Instant
+    boot_id: str
+    heard: Mapping[str, Instant] = field(default_factory=dict)
+    steady_since: Mapping[str, Instant] = field(default_factory=dict)  # heard without a gap since
+    beats: Mapping[str, Beat] = field(default_factory=dict)
+    gatherings: Mapping[str, Gathering] = field(default_factory=dict)  # by candidate
+    left: frozenset[str] = frozenset()  # guards that said bye
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the pair must know of its site at this moment. `store_id` names the memory that answers."""
+
+    store_id: str
+    forbids: str | None = None  # storm.forbids of the pair's cell
+
+
+Sends = tuple[tuple[str, Message], ...]
+
+
+def made(message: Init, pair: str, now: Instant, boot_id: str) -> Pair:
+    """The pair as `pairguard init` makes it. The caller has checked that it has no register yet."""
+    register = Register.made(message.preferred)
+    return Pair(Kept(pair, message.nodes, message.cell, register), now, boot_id)
+
+
+def hear(
+    pair: Pair, sender: str, message: Message, now: Instant, wall: float, site: Site, policy: Policy
+) -> tuple[Pair, Sends]:
+    """One authentic message from one of the pair's two guards."""
+    pair = _heard(pair, sender, now, policy)
+    match message:
+        case Beat():
+            return _beat(pair, sender, message, now, site)
+        case Attest():
+            return _attest(pair, sender, message, now), ()
+        case Claim():
+            return _claim(pair, sender, message, now, wall, site, policy)
+        case Answer():
+            return _answer(pair, sender, message, now, wall, site, policy)
+        case Commit():
+            return _commit(pair, sender, message, now, site, policy)
+        case CloseEra():
+            return _close(pair, sender, message, now, site, policy)
+        case AskNonce():
+            return _ask_nonce(pair, sender, message)
+        case SetInhibit():
+            if message.inhibit.kind in ("peer-alive", "storm"):
+                return pair, ((sender, Refused(message.nonce, "not-yours", "only the arbiter sets this inhibit")),)
+            known, new = pair.kept.inhibits.get(message.inhibit.id), message.inhibit
+            if known is not None and known.ended and new.kind in ("person", "change"):
+                new = replace(new, ended=True)  # a person's end is never taken back
+            inhibits = {**pair.kept.inhibits, new.id: new}
+            stored = InhibitStored(message.nonce, message.inhibit.id)
+            return _keep(pair, inhibits=inhibits), ((sender, stored),)
+        case LiftInhibit():
+            found = pair.kept.inhibits.get(message.id)
+            if found is not None and found.kind in ("peer-alive", "storm"):
+                return pair, ((sender, Refused(message.nonce, "not-yours", "this inhibit ends by evidence only")),)
+            return _without(pair, message.id), ((sender, InhibitStored(message.nonce, message.id)),)
+        case Bye():
+            return replace(pair, left=pair.left | {sender}), ()
+        case _:
+            return pair, ()
+
+
+def tick(pair: Pair, now: Instant, wall: float, site: Site, policy: Policy) -> tuple[Pair, Sends]:
+    """Let time pass: answer gatherings that have waited long enough, close old offers, end what has ended."""
+    pair = _end_inhibits(pair, now, policy)
+    sends: Sends = ()
+    for candidate in tuple(pair.gatherings):
+        pair, more = _progress(pair, candidate, now, wall, site, policy)
+        sends += more
+    return pair, sends
+
+
+# ------------------------------------------------------------------ hearing
+
+
+def _heard(pair: Pair, sender: str, now: Instant, policy: Policy) -> Pair:
+    last = pair.heard.get(sender)
+    steady = pair.steady_since
+    if last is None or elapsed_s(last, now) > policy.heard_s:
+        steady = {**steady, sender: now}
+    return replace(pair, heard={**pair.heard, sender: now}, steady_since=steady, left=pair.left - {sender})
+
+
+def _beat(pair: Pair, sender: str, beat: Beat, now: Instant, site: Site) -> tuple[Pair, Sends]:
+    pair = replace(pair, beats={**pair.beats, sender: beat})
+    kept, peer = pair.kept, pair.kept.other(sender)
+    if kept.inhibits.get(PEER_ALIVE) is not None and _one_membership(pair, now):
+        pair = _without(pair, PEER_ALIVE)
+    peer_beat, peer_heard = pair.beats.get(peer), pair.heard.get(peer)
+    register = pair.kept.register
+    ack = BeatAck(
+        seq=beat.seq,
+        register=register.view(site.store_id),
+        attested=kept.session.name if kept.session and kept.session.era == register.era else None,
+        inhibits=tuple(pair.kept.inhibits.values()),
+        peer_heard_s=None if peer_heard is None else elapsed_s(peer_heard, now),
+        peer_hold=peer_beat.hold if peer_beat else None,
+        peer_session=peer_beat.session if peer_beat and peer_beat.connected else None,
+        outdate=register.winner == peer and "alone" in register.used,
+    )
+    return pair, ((sender, ack),)
+
+
+def _attest(pair: Pair, sender: str, message: Attest, now: Instant) -> Pair:
+    kept = pair.kept
+    old = kept.testimony.get(sender)
+    stale = old is not None and old.evidence.boot_id == message.evidence.boot_id and message.seq <= old.seq
+    if stale or message.evidence.node != sender:
+        return pair
+    testimony = {**kept.testimony, sender: Testimony(message.evidence, message.seq, now, pair.boot_id)}
+    session = kept.session
+    other = testimony.get(kept.other(sender))
+    if other is not None and attested(message.evidence, other.evidence, kept.register.era):
+        primaries = tuple(n for n in kept.nodes if was_primary(testimony[n].evidence))
+        session = Session(message.evidence.session or "", kept.register.era, primaries)
+    return _keep(pair, testimony=testimony, session=session)
+
+
+def _claim(
+    pair: Pair, sender: str, message: Claim, now: Instant, wall: float, site: Site, policy: Policy
+) -> tuple[Pair, Sends]:
+    kept, target = pair.kept, pair.kept.other(sender)
+    if message.evidence.node != sender:
+        return pair, ((sender, Refused(message.nonce, "not-you", "a claim speaks for its own node only")),)
+    if kept.register.winner == target:
+        return pair, ((sender, Refused(message.nonce, "peer-won", f"{target} won era {kept.register.era}")),)
+    early = None if message.gather or message.off_twice else _refusal(pair, sender, message, site, policy)
+    if early is not None:
+        return pair, ((sender, early),)
+    before = pair.gatherings.get(sender)
+    pair = _drop(pair, sender)
+    credit = before is not None and before.offered is None and elapsed_s(before.started, now) <= policy.unheard_s
+    heard = pair.heard.get(target)
+    gathering = Gathering(
+        claim=message,
+        candidate=sender,
+        started=before.started if before is not None and credit else now,
+        asked=now,
+        waits_for_target=heard is not None and elapsed_s(heard, now) <= policy.heard_s,
+    )
+    pair = replace(pair, gatherings={**pair.gatherings, sender: gathering})
+    ask = Ask(message.nonce, sender, message.purpose, message.want_yield)
+    pair, sends = _progress(pair, sender, now, wall, site, policy)
+    return pair, ((target, ask), *sends)
+
+
+def _answer(
+    pair: Pair, sender: str, message: Answer, now: Instant, wall: float, site: Site, policy: Policy
+) -> tuple[Pair, Sends]:
+    """A target's live answer counts only for the nonce it names, and only before the offer left."""
+    candidate = pair.kept.other(sender)
+    gathering = pair.gatherings.get(candidate)
+    if gathering is None or gathering.claim.nonce != message.nonce or gathering.offered is not None:
+        return pair, ()
+    if message.evidence.node != sender:
+        return pair, ()
+    gathering = replace(gathering, answer=message, answered=now)
+    pair = replace(pair, gatherings={**pair.gatherings, candidate: gathering})
+    if message.yielded and PEER_ALIVE in pair.kept.inhibits:
+        pair = _without(pair, PEER_ALIVE)
+    return _progress(pair, candidate, now, wall, site, policy)
+
+
+# ------------------------------------------------------------------ gathering and offering
+
+
+def _progress(pair: Pair, candidate: str, now: Instant, wall: float, site: Site, policy: Policy) -> tuple[Pair, Sends]:
+    gathering = pair.gatherings[candidate]
+    if gathering.offered is not None:
+        if elapsed_s(gathering.offered, now) > policy.accept_s:
+            return _drop(pair, candidate), ()
+        return pair, ()
+    if not _complete(gathering, now, policy):
+        return pair, ()
+    pair = _contradicted(pair, gathering, now, wall, site)
+    if gathering.claim.gather:
+        # Kept for its start time only: the claim that follows gets the credit, and asks the target once more.
+        return (_drop(pair, candidate) if elapsed_s(gathering.started, now) > policy.unheard_s else pair), ()
+    if (refusal := _refusal(pair, candidate, gathering.claim, site, policy)) is not None:
+        return _drop(pair, candidate), ((candidate, refusal),)
+    gathering = replace(gathering, offered=now, version=pair.kept.register.version)
+    pair = replace(pair, gatherings={**pair.gatherings, candidate: gathering})
+    return pair, ((candidate, _offer(pair, gathering, now, site, policy)),)
+
+
+def _complete(gathering: Gathering, now: Instant, policy: Policy) -> bool:
+    """Has the claim waited for the other claim of the same instant, and for a target that may yet answer?"""
+    if elapsed_s(gathering.started, now) < policy.corr_s:
+        return False
+    if gathering.answer is not None:
+        return True
+    patience = policy.answer_s if gathering.waits_for_target else policy.ask_s_min
+    return elapsed_s(gathering.asked, now) >= patience
+
+
+def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, site: Site) -> Pair:
+    """Law 3. Nothing contradicts a death while both nodes are in one membership: nobody was given up."""
+    answer, target = gathering.answer, pair.kept.other(gathering.candidate)
+    if gathering.claim.off_twice and answer is None:
+        return _without(pair, PEER_ALIVE)
+    if PEER_ALIVE in pair.kept.inhibits or _one_membership(pair, now):
+        return pair
+    why = None
+    if answer is not None and answer.evidence.cluster != "down" and not answer.yielded:
+        why = f"{target} itself answered the arbiter"
+    elif gathering.claim.ports == "up-with-change":
+        why = f"the switch ports of {target} are up while the switch shows change"
+    elif site.forbids in ("storm", "storm-half-open"):
+        why = "many pairs of the cell lost their peers at once"
+    if why is None:
+        return pair
+    view = InhibitView(PEER_ALIVE, "peer-alive", gathering.candidate, why, wall)
+    return _keep(pair, inhibits={**pair.kept.inhibits, PEER_ALIVE: view})
+
+
+def _refusal(pair: Pair, candidate: str, message: Claim | Commit, site: Site, policy: Policy) -> Refused | None:
+    """Inhibits and storm, at every step of a claim. A storm spares the node that was Primary when the link broke."""
+    kept = pair.kept
+    sitting = _sitting(kept, candidate)
+    origin = message if isinstance(message, Claim) else pair.gatherings[candidate].claim
+    beat = pair.beats.get(candidate)
+    spared = site.forbids in ("storm", "storm-half-open") and origin.purpose == "alone" and sitting
+    if site.forbids is not None and not spared:
+        text = f"cannot offer now: {site.forbids}"
+        return Refused(message.nonce, site.forbids, text, retry_s=1.0)
+    inhibit = judging.refusing(
+        tuple(kept.inhibits.values()),
+        origin.purpose,
+        sitting=sitting,
+        cold=origin.cold,
+        lost_for_s=origin.lost_for_s,
+        quiet_for_s=beat.hold.quiet_for_s if beat else 0.0,
+        policy=policy,
+    )
+    if inhibit is None:
+        return None
+    reason = "peer-alive" if inhibit.kind == "peer-alive" else "inhibited"
+    return Refused(message.nonce, reason, f"{inhibit.owner}: {inhibit.reason}", retry_s=1.0)
+
+
+def _sitting(kept: Kept, node: str) -> bool:
+    session = kept.session
+    return session is not None and session.era == kept.register.era and session.primaries == (node,)
+
+
+def _offer(pair: Pair, gathering: Gathering, now: Instant, site: Site, policy: Policy) -> Offer:
+    bundle = _bundle(pair, gathering, now)
+    return Offer(
+        nonce=gathering.claim.nonce,
+        register=pair.kept.register.view(site.store_id),
+        candidate=bundle.candidate,
+        target=bundle.target,
+        fresh=bundle.fresh,
+        candidate_age_s=bundle.candidate_age_s,
+        target_age_s=bundle.target_age_s,
+        target_yielded=bundle.target_yielded,
+        sitting=_sitting(pair.kept, gathering.candidate),
+        window_s=policy.accept_s,
+    )
+
+
+def _bundle(pair: Pair, gathering: Gathering, now: Instant) -> judging.Bundle:
+    """Everything known about this claim: a live answer, else the stored attest if it is of the session lost."""
+    kept, claim = pair.kept, gathering.claim
+    stored = kept.testimony.get(kept.other(gathering.candidate))
+    fresh: judging.Fresh = "stale"
+    target: Evidence | None = stored.evidence if stored else None
+    age: float | None = None
+    if gathering.answer is not None and gathering.answered is not None:
+        fresh, target, age = "live", gathering.answer.evidence, elapsed_s(gathering.answered, now)
+    elif stored is not None:
+        tied = (
+            kept.session is not None
+            and kept.session.era == kept.register.era
+            and claim.evidence.session == kept.session.name
+            and stored.evidence.session == kept.session.name
+        )
+        fresh = "silent" if tied else "stale"
+        age = elapsed_s(stored.at, now) if stored.boot_id == pair.boot_id else None
+    return judging.Bundle(
+        candidate=claim.evidence,
+        candidate_age_s=elapsed_s(gathering.asked, now),
+        target=target,
+        fresh=fresh,
+        target_age_s=age,
+        target_yielded=gathering.answer is not None and gathering.answer.yielded,
+        preferred_is_candidate=kept.register.preferred == gathering.candidate,
+    )
+
+
+# ------------------------------------------------------------------ committing and closing
+
+
+def _commit(pair: Pair, sender: str, message: Commit, now: Instant, site: Site, policy: Policy) -> tuple[Pair, Sends]:
+    kept = pair.kept
+
+    def no(reason: str, text: str) -> tuple[Pair, Sends]:
+        return pair, ((sender, Refused(message.nonce, reason, text, retry_s=1.0)),)
+
+    gathering = pair.gatherings.get(sender)
+    if gathering is None or gathering.claim.nonce != message.nonce or gathering.offered is None:
+        return no("stale-offer", "no offer is open for this commit")
+    if elapsed_s(gathering.offered, now) > policy.accept_s or gathering.claim.purpose != message.purpose:
+        return no("stale-offer", "the window of the offer has passed")
+    if (refusal := _refusal(pair, sender, message, site, policy)) is not None:
+        return _drop(pair, sender), ((sender, refusal),)
+    basis = kept.register.basis or "verdict"
+    bundle = _bundle(pair, gathering, now)
+    if kept.register.winner is None:
+        ruling = judging.rule(bundle, message.purpose, policy, cold=gathering.claim.cold)
+        if ruling.next != "commit":
+            return no(ruling.reason, ruling.verdict.text)
+        basis = ruling.basis
+    elif message.purpose == "fence" and bundle.fresh == "live" and not bundle.target_yielded:
+        return no("living-target", "the target answered: it is never fenced without its yield")
+    written = commit(kept.register, version=message.version, winner=sender, purpose=message.purpose, basis=basis)
+    if written is None:
+        return no("stale-version", "the register has changed since it was read")
+    pair = _keep(pair, register=written)
+    pair = replace(pair, gatherings={k: g for k, g in pair.gatherings.items() if k != sender})
+    return pair, ((sender, Won(message.nonce, written.era, written.version, message.purpose)),)
+
+
+def _close(pair: Pair, sender: str, message: CloseEra, now: Instant, site: Site, policy: Policy) -> tuple[Pair, Sends]:
+    kept = pair.kept
+    hand_back = message.how == "hand-back"
+
+    def no(reason: str, text: str) -> tuple[Pair, Sends]:
+        return pair, ((sender, Refused(message.nonce, reason, text, retry_s=1.0)),)
+
+    if hand_back:
+        if not _recently(pair, kept.other(sender), now, policy):
+            return no("peer-not-heard", "a win is handed back only to a living peer")
+    elif not _stands(pair, message.session, now, policy):
+        return no("not-whole", "both guards must name the same standing session")
+    written = end_era(kept.register, version=message.version, by=sender, hand_back=hand_back)
+    if written is None:
+        return no("stale-version", "the register has changed since it was read, or is not yours")
+    session = kept.session
+    if hand_back and session is not None and session.era == kept.register.era:
+        session = replace(session, era=written.era)  # the attested session stays attested
+    pair = _keep(pair, register=written, session=session)
+    return pair, ((sender, Closed(message.nonce, written.view(site.store_id))),)
+
+
+def _stands(pair: Pair, session: str | None, now: Instant, policy: Policy) -> bool:
+    """K4 as the arbiter sees it: both guards are heard and name `session`, connected and whole."""
+    return session is not None and all(
+        _recently(pair, node, now, policy)
+        and (beat := pair.beats.get(node)) is not None
+        and beat.session == session
+        and beat.connected
+        and beat.whole is True
+        for node in pair.kept.nodes
+    )
+
+
+def _ask_nonce(pair: Pair, sender: str, message: AskNonce) -> tuple[Pair, Sends]:
+    """What became of a claim that was yielded to. Once it reads closed, no Commit of it can ever be taken."""
+    kept = pair.kept
+    open_now = any(g.claim.nonce == message.about for g in pair.gatherings.values())
+    register = kept.register
+    if register.era != message.era:
+        state = NonceIs(message.nonce, message.about, "era-closed")
+    elif register.winner is not None:
+        state = NonceIs(message.nonce, message.about, "winner-you" if register.winner == sender else "winner-peer")
+    elif open_now:
+        state = NonceIs(message.nonce, message.about, "open")
+    else:
+        state = NonceIs(message.nonce, message.about, "closed-without-winner")
+        if message.about not in kept.refused_nonces:
+            pair = _keep(pair, refused_nonces=(*kept.refused_nonces, message.about)[-32:])
+    return pair, ((sender, state),)
+
+
+# ------------------------------------------------------------------ inhibits
+
+
+def _end_inhibits(pair: Pair, now: Instant, policy: Policy) -> Pair:
+    """Holds end by evidence (L2): a peer-alive, and what a dead guard can no longer lift itself."""
+    for inhibit in tuple(pair.kept.inhibits.values()):
+        if inhibit.kind == "peer-alive":
+            candidate = inhibit.owner
+            if _one_membership(pair, now) or _gone(pair, pair.kept.other(candidate), now, policy):
+                pair = _without(pair, inhibit.id)
+        elif inhibit.kind in ("disturbance", "redundancy") and inhibit.owner in pair.kept.nodes:
+            survivor = pair.kept.other(inhibit.owner)
+            beat = pair.beats.get(survivor)
+            quiet = beat is not None and beat.hold.quiet_for_s >= policy.settle_s
+            if not inhibit.ended and quiet and _gone(pair, inhibit.owner, now, policy):
+                inhibits = {**pair.kept.inhibits, inhibit.id: replace(inhibit, ended=True)}
+                pair = _keep(pair, inhibits=inhibits)
+    return pair
+
+
+def _gone(pair: Pair, node: str, now: Instant, policy: Policy) -> bool:
+    """`node` was unheard for 30 s while the arbiter was up and heard the other throughout, and nothing contradicts."""
+    other = pair.kept.other(node)
+    steady, last = pair.steady_since.get(other), pair.heard.get(node)
+    since = max(pair.started, last if last is not None else pair.started)
+    if steady is None or elapsed_s(since, now) < policy.unheard_s or elapsed_s(steady, now) < policy.unheard_s:
+        return False
+    gathering = pair.gatherings.get(other)
+    return _recently(pair, other, now, policy) and (gathering is None or gathering.claim.ports != "up-with-change")
+
+
+def _one_membership(pair: Pair, now: Instant) -> bool:
+    """Both guards, heard within 2 s, say that the other is a member of their cluster."""
+    return all(
+        (last := pair.heard.get(node)) is not None
+        and elapsed_s(last, now) <= 2.0
+        and (beat := pair.beats.get(node)) is not None
+        and beat.peer_member is True
+        for node in pair.kept.nodes
+    )
+
+
+def _recently(pair: Pair, node: str, now: Instant, policy: Policy) -> bool:
+    last = pair.heard.get(node)
+    return last is not None and elapsed_s(last, now) <= policy.heard_s
+
+
+def _without(pair: Pair, inhibit_id: str) -> Pair:
+    if inhibit_id not in pair.kept.inhibits:
+        return pair
+    return _keep(pair, inhibits={k: v for k, v in pair.kept.inhibits.items() if k != inhibit_id})
+
+
+def _drop(pair: Pair, candidate: str) -> Pair:
+    """End a gathering or an offer. A Commit of its nonce finds nothing from now on."""
+    if candidate not in pair.gatherings:
+        return pair
+    return replace(pair, gatherings={k: g for k, g in pair.gatherings.items() if k != candidate})
+
+
+def _keep(pair: Pair, **changed: object) -> Pair:
+    return replace(pair, kept=replace(pair.kept, **changed))  # type: ignore[arg-type]  # names are Kept's own fields

@@ -1,0 +1,244 @@
+"""A guard's own testimony: what it says of itself in beats, attests, claims and answers, and naming the session."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from guard.core import hold
+from guard.core.evidence import Disk, Link, Replica, Role, Up, Volumes
+from guard.core.instant import Instant
+from guard.core.messages import Attest, Beat, BeatAck, Evidence, RegisterView, ReplicaStatement, SessionHalf
+from guard.core.step import OutdateOwn, SessionKept
+from guard.core.turn import Turn, arbiter_up, connected, peer_silent, primary, session, whole
+from guard.core.writes import age as write_age
+
+MASK = ~1  # bit 0 of a generation identifier is the role (facts: DRBD)
+HALF_S = 0.3  # a session half is repeated this often until it is echoed
+
+
+def saw_volumes(turn: Turn, volumes: Volumes, gap: bool) -> None:
+    """Follow the replication connection: connect, loss, gap; and whether the own disk ever left UpToDate."""
+    before, had = connected(turn.guard), turn.guard.volumes is not None
+    changed = turn.guard.volumes is None or turn.guard.volumes.replicas != volumes.replicas
+    turn.put(volumes=volumes)
+    continuous = dict(turn.guard.memory.continuous)
+    for replica in volumes.replicas:
+        if replica.disk is not Disk.UP_TO_DATE and replica.link is not Link.DOWN:
+            continuous[replica.resource] = False
+    if continuous != turn.guard.memory.continuous:
+        turn.remember(continuous=continuous)
+    now = connected(turn.guard)
+    if (before and not now) or (gap and before):
+        _lost(turn)
+    if now and (not before or gap):
+        turn.put(halves=turn.guard.halves.connected(turn.nonce()), ever_connected=True)
+        turn.soon("half")
+    if not had and not now:
+        turn.put(lost_at=turn.now)
+    if changed:
+        turn.soon("attest")
+
+
+def _lost(turn: Turn) -> None:
+    named = turn.guard.halves.session(turn.guard.me, turn.guard.peer)
+    kept = turn.guard.memory.session
+    attested_now = kept is not None and named == kept.name
+    # A session that was never attested ties nothing: the attested one before it counts until a new one is.
+    lost = named if attested_now or kept is None else kept.name
+    turn.put(halves=turn.guard.halves.lost(), lost=lost, lost_at=turn.now)
+    turn.note("replication-lost", "the replication connection broke", session=lost or "")
+    turn.soon("attest")
+
+
+def heard_half(turn: Turn, message: SessionHalf) -> None:
+    halves = turn.guard.halves.heard(message)
+    if halves != turn.guard.halves:
+        turn.put(halves=halves)
+        turn.soon("half")
+        turn.soon("attest")
+
+
+def heard_ack(turn: Turn, ack: BeatAck) -> None:
+    """Re-read everything. Another store or a lower version is believed by nobody (S6)."""
+    memory = turn.guard.memory
+    register = ack.register
+    doubt = _doubt(turn, register)
+    if doubt is not None:
+        turn.put(store_doubted=True, right=None)
+        text = f"the arbiter answers from {doubt}: it is not believed; while the pair is whole run `pairguard init`"
+        turn.page_once("store-doubted", text, known=memory.version)
+        return
+    turn.put(ack=ack, acked=turn.now, store_doubted=False)
+    turn.unpage("store-doubted")
+    if register is None:
+        turn.page_once("no-register", "this pair has no register: run `pairguard init` once, while it is whole")
+        return
+    turn.unpage("no-register")
+    era_changed = register.era != memory.era
+    if (memory.store_id, memory.version, memory.era) != (register.store_id, register.version, register.era):
+        turn.remember(store_id=register.store_id, version=register.version, era=register.era)
+    if era_changed:
+        turn.remember(used=(), confirmed_off=False)
+        turn.put(right=None)
+        turn.soon("attest")
+    _attested(turn, ack)
+    if ack.outdate and not primary(turn.guard) and turn.every("outdate", 5.0):
+        turn.do(OutdateOwn())
+
+
+def _doubt(turn: Turn, register: RegisterView | None) -> str | None:
+    """What is wrong with the arbiter's memory, or None. A guard that never saw a register believes the first."""
+    memory = turn.guard.memory
+    if memory.store_id is None:
+        return None
+    if register is None:
+        return "a store without this pair's register"
+    if register.store_id != memory.store_id:
+        return "another store"
+    return "an older register" if register.version < memory.version else None
+
+
+def _attested(turn: Turn, ack: BeatAck) -> None:
+    """Both ends named the same session: remember it with this node's own part."""
+    named = turn.guard.halves.session(turn.guard.me, turn.guard.peer)
+    if ack.attested is None or ack.register is None or named != ack.attested or turn.guard.volumes is None:
+        return
+    replicas = turn.guard.volumes.replicas
+    kept = SessionKept(
+        name=ack.attested,
+        era=ack.register.era,
+        generations={r.resource: r.generations.current & MASK for r in replicas if r.generations is not None},
+        primary=primary(turn.guard),
+    )
+    continuous = {r.resource: r.disk is Disk.UP_TO_DATE for r in replicas}
+    if kept != turn.guard.memory.session or continuous != turn.guard.memory.continuous:
+        turn.remember(session=kept, continuous=continuous, boot_id=turn.guard.boot_id)
+        turn.note("attested", "both ends testified the same session", session=kept.name)
+
+
+def duties(turn: Turn) -> None:
+    """Beats, attests and session halves when they are due."""
+    guard = turn.guard
+    if turn.every("beat", guard.policy.beat_s):
+        turn.tell_arbiter(_beat(turn), expires_s=1.0)
+    if guard.halves.mine is not None and (not guard.halves.echoed or _peer_names_another(turn)):
+        if turn.every("half", HALF_S):
+            _say_half(turn)
+    elif guard.halves.mine is not None and turn.every("half-slow", 5.0):
+        _say_half(turn)
+    if guard.volumes is not None and turn.every("attest", guard.policy.attest_s):
+        turn.tell_arbiter(Attest(turn.now, evidence(turn)))
+
+
+def _peer_names_another(turn: Turn) -> bool:
+    ack = turn.guard.ack
+    return ack is not None and ack.peer_session != turn.guard.halves.session(turn.guard.me, turn.guard.peer)
+
+
+def _say_half(turn: Turn) -> None:
+    message = turn.guard.halves.said()
+    if message is not None:
+        turn.send(turn.guard.peer, message, expires_s=1.0)
+
+
+def _beat(turn: Turn) -> Beat:
+    guard = turn.guard
+    register = guard.ack.register if guard.ack is not None else None
+    lost = peer_silent(guard) and guard.memory.session is not None and (register is None or register.winner is None)
+    return Beat(
+        seq=turn.now,
+        session=guard.halves.session(guard.me, guard.peer),
+        connected=connected(guard),
+        peer_member=guard.members.peer_member if guard.members is not None else None,
+        peer_lost=lost,
+        whole=whole(guard),
+        hold=hold.statement(turn),
+    )
+
+
+def evidence(turn: Turn, *, cold: bool = False) -> Evidence:
+    """This node's testimony now. `cold`: from metadata read before `drbdadm up`, where nothing is up."""
+    guard = turn.guard
+    live = {r.resource: r for r in guard.volumes.replicas} if guard.volumes is not None else {}
+    stored = {r.resource: r for r in guard.stored.replicas} if guard.stored is not None else {}
+    names = sorted(set(live) | set(stored))
+    statements = []
+    for name in names:
+        replica = live.get(name)
+        from_metadata = cold and name in stored and (replica is None or replica.link is Link.DOWN)
+        source = stored[name] if from_metadata else replica if replica is not None else stored[name]
+        statements.append(_statement(turn, source, from_metadata))
+    return Evidence(
+        node=guard.me,
+        boot_id=guard.boot_id,
+        era=guard.memory.era,
+        session=session(guard),
+        connected=connected(guard) and guard.halves.session(guard.me, guard.peer) is not None,
+        replicas=tuple(statements),
+        cluster=cluster_word(turn),
+        peer_member=guard.members.peer_member if guard.members is not None else None,
+        cold=cold,
+    )
+
+
+def cluster_word(turn: Turn) -> Literal["up", "down", "?"]:
+    """`down` only when our own corosync or controller has been gone, or silent, for `cluster_gone_s`."""
+    guard = turn.guard
+    if turn.since(guard.cluster_lost) >= guard.policy.cluster_gone_s and guard.cluster_lost is not None:
+        return "down"
+    members, cluster = guard.members, guard.cluster
+    if members is not None and cluster is not None and (members.running, cluster.controller) == (Up.UP, Up.UP):
+        return "up"
+    return "?"
+
+
+def _statement(turn: Turn, replica: Replica, from_metadata: bool) -> ReplicaStatement:
+    guard = turn.guard
+    generations = None if replica.unverified else replica.generations
+    ledger = guard.ledgers.get(replica.resource)
+    age = write_age(ledger, turn.now) if ledger is not None else None
+    continuous = guard.memory.continuous.get(replica.resource, False)
+    disk = replica.disk
+    if from_metadata:
+        # Cold continuity (E3): the attested generation, consistent and was-up-to-date, as metadata tells it.
+        kept = guard.memory.session
+        known = kept.generations.get(replica.resource) if kept is not None else None
+        same = generations is not None and known is not None and generations.current & MASK == known
+        continuous = same and replica.was_up_to_date is True
+        disk = Disk.CONSISTENT if continuous else disk
+    return ReplicaStatement(
+        resource=replica.resource,
+        disk=disk.value,
+        peer_disk=replica.peer_disk.value,
+        role=(Role.SECONDARY if from_metadata else replica.role).value,
+        current=generations.current if generations is not None else None,
+        bitmap=generations.bitmap if generations is not None else 0,
+        history=generations.history if generations is not None else (),
+        gate=None if replica.unverified else replica.gate.closed(),
+        age_lo_s=age.lo_s if age is not None else None,
+        age_hi_s=age.hi_s if age is not None else None,
+        continuous=continuous,
+    )
+
+
+def kept_after_restart(turn: Turn, volumes: Volumes) -> None:
+    """A guard start while connected or cut: the stored session counts if boot, generation and disk are as stored."""
+    kept = turn.guard.memory.session
+    if kept is None:
+        return
+    same = turn.guard.memory.boot_id == turn.guard.boot_id and all(
+        r.generations is not None
+        and r.disk is Disk.UP_TO_DATE
+        and kept.generations.get(r.resource) == r.generations.current & MASK
+        for r in volumes.replicas
+    )
+    if not same:
+        turn.remember(session=replace(kept, name="", primary=False), continuous={})
+        turn.note("session-forgotten", "after this start the stored session proves nothing: attest anew")
+
+
+def acked_since(turn: Turn, moment: Instant) -> bool:
+    """The arbiter has answered after `moment`, and is up."""
+    acked = turn.guard.acked
+    return acked is not None and acked >= moment and arbiter_up(turn.guard, turn.now)

@@ -1,0 +1,430 @@
+"""The candidate's side of a claim, from the question to a right (DESIGN.md section 4, Claim).
+
+1. One claim a guard at a time; none while barred, yielding, closing, or with the store in doubt.
+2. A win gives a right only if its answer came within T_fire of sending the Commit and nothing forbade it since.
+3. What was committed stays committed: an abandoned claim can only have named this node.
+4. A yield is durable, and writes are suspended, before it is said; it is void only by the arbiter's word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from guard.core import claim as judging
+from guard.core.attesting import cluster_word, evidence
+from guard.core.disturbance import Attribution, target_ports_down
+from guard.core.evidence import Disk
+from guard.core.instant import after
+from guard.core.messages import (
+    Answer,
+    Ask,
+    AskNonce,
+    Claim,
+    Commit,
+    NonceIs,
+    Offer,
+    Ports,
+    Purpose,
+    Refused,
+    Won,
+)
+from guard.core.step import AnswerPerson, Promise, ResumeWrites, Suspended, SuspendWrites
+from guard.core.turn import (
+    Attempt,
+    Guard,
+    Right,
+    Turn,
+    arbiter_up,
+    connected,
+    inhibits,
+    peer_silent,
+    primary,
+    session,
+    sitting,
+    undrained,
+)
+
+ASKED_S_MAX = 3.0  # T_corr + the wait for the target + a round trip, generously; then a new nonce
+GATHER_S = 2.0  # how often a silent peer lets the arbiter gather
+PORTS: dict[Attribution, Ports] = {
+    Attribution.NODE: "down-alone",
+    Attribution.NETWORK: "up-with-change",
+    Attribution.UNKNOWN: "?",
+}
+
+
+def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False) -> tuple[str, str] | None:
+    """Why no claim may be started now (reason, text), or None. Step 1 of the claim, and law 1."""
+    guard = turn.guard
+    if guard.store_doubted:
+        return "store-doubted", "the arbiter's memory is not the one this node knows"
+    if guard.ack is None or not arbiter_up(guard, turn.now):
+        return "arbiter-silent", "no majority: the arbiter does not answer"
+    register = guard.ack.register
+    if register is None:
+        return "no-register", "no register: run `pairguard init`"
+    if register.winner == guard.peer:
+        return "peer-won", f"{guard.peer} won era {register.era}: this node is barred until the pair is whole"
+    if guard.memory.promise is not None:
+        return "yielded", "this node promised not to claim in this era"
+    if guard.yielding is not None:
+        return "yielding", "this node is about to yield"
+    if guard.closing is not None:
+        return "closing", "the era is being closed"
+    testimony = evidence(turn, cold=cold)
+    if not testimony.replicas:
+        return "no-resource", "no replicated resource can be read on this node"
+    for replica in testimony.replicas:
+        if replica.disk not in (Disk.UP_TO_DATE.value, Disk.CONSISTENT.value) or replica.current is None:
+            return "own-disk", f"own disk of {replica.resource} is not readable and good"
+    members = guard.members
+    if members is not None and members.votes_three and members.quorate is not True:
+        return "no-quorum", "this partition is not quorate"
+    refusing = judging.refusing(
+        inhibits(guard),
+        purpose,
+        sitting=sitting(guard),
+        cold=cold,
+        lost_for_s=lost_for_s(turn),
+        quiet_for_s=guard.network.quiet_for_s(turn.now),
+        policy=guard.policy,
+    )
+    if refusing is not None:
+        return ("peer-alive" if refusing.kind == "peer-alive" else "inhibited"), f"{refusing.owner}: {refusing.reason}"
+    if purpose == "fence" and guard.memory.holding:
+        return "holding", "the hold is being released"
+    return None
+
+
+def lost_for_s(turn: Turn) -> float:
+    """Seconds since replication was lost; 0 while it stands."""
+    if connected(turn.guard) or turn.guard.lost_at is None:
+        return 0.0
+    return turn.since(turn.guard.lost_at)
+
+
+def begin(
+    turn: Turn,
+    purpose: Purpose,
+    job: str | None,
+    *,
+    want_yield: bool = False,
+    off_twice: bool = False,
+    cold: bool = False,
+    releasing: bool = False,
+) -> None:
+    """Send a claim. The caller has asked `obstacle`, and no claim is under way."""
+    nonce = turn.nonce()
+    attempt = Attempt(nonce, purpose, job, turn.now, want_yield=want_yield, cold=cold, releasing=releasing)
+    turn.put(attempt=attempt)
+    turn.tell_arbiter(_claim(turn, nonce, purpose, want_yield=want_yield, off_twice=off_twice, cold=cold))
+
+
+def _claim(
+    turn: Turn,
+    nonce: str,
+    purpose: Purpose,
+    *,
+    gather: bool = False,
+    want_yield: bool = False,
+    off_twice: bool = False,
+    cold: bool = False,
+) -> Claim:
+    guard = turn.guard
+    return Claim(
+        nonce=nonce,
+        purpose=purpose,
+        evidence=evidence(turn, cold=cold),
+        ports=PORTS[target_ports_down(guard.network, turn.now, guard.sight)],
+        gather=gather,
+        want_yield=want_yield,
+        cold=cold,
+        lost_for_s=lost_for_s(turn),
+        off_twice=off_twice,
+    )
+
+
+def gather(turn: Turn) -> None:
+    """The peer fell silent: let the arbiter collect evidence, so that a claim is quick. Commits nothing."""
+    guard = turn.guard
+    if not peer_silent(guard) or guard.attempt is not None or guard.memory.session is None:
+        return
+    if not arbiter_up(guard, turn.now) or guard.store_doubted or not turn.every("gather", GATHER_S):
+        return
+    if guard.ack is not None and guard.ack.register is not None and guard.ack.register.winner is None:
+        turn.tell_arbiter(_claim(turn, turn.nonce(), "fence", gather=True))
+
+
+# ------------------------------------------------------------------ the arbiter's answers
+
+
+def heard_offer(turn: Turn, offer: Offer) -> None:
+    attempt = turn.guard.attempt
+    if attempt is None or attempt.nonce != offer.nonce or attempt.offer is not None:
+        return
+    memory = turn.guard.memory
+    if offer.register.store_id != memory.store_id or offer.register.version < memory.version:
+        drop(turn, "store-doubted", "the offer comes from another memory than this node knows")
+        return
+    turn.put(attempt=replace(attempt, offer=offer, offered=turn.now))
+    consider(turn, ready=attempt.purpose == "alone")
+
+
+def consider(turn: Turn, *, ready: bool) -> None:
+    """Judge the open offer; commit once `ready` (a fence also needs its preflight). Step 3 of the claim."""
+    guard, attempt = turn.guard, turn.guard.attempt
+    if attempt is None or attempt.offer is None or attempt.committed is not None:
+        return
+    offer, register = attempt.offer, attempt.offer.register
+    waited = turn.since(attempt.offered)
+    if waited > offer.window_s:
+        drop(turn, "offer-passed", "the offer's window passed before everything was ready")
+        return
+    if register.winner == guard.peer:
+        drop(turn, "peer-won", f"{guard.peer} won era {register.era}")
+        return
+    if register.winner is None:
+        ruling = judging.rule(judging.bundle_of(offer, waited), attempt.purpose, guard.policy, cold=attempt.cold)
+        _record(turn, attempt, offer, ruling)
+        if attempt.dry:
+            drop(turn, ruling.reason, ruling.verdict.text)
+            return
+        if ruling.next == "want-yield" and not attempt.want_yield:
+            turn.put(attempt=None)
+            begin(
+                turn,
+                attempt.purpose,
+                attempt.job,
+                want_yield=True,
+                cold=attempt.cold,
+                releasing=attempt.releasing,
+            )
+            return
+        if ruling.next != "commit":
+            drop(turn, ruling.reason, ruling.verdict.text)
+            return
+    elif attempt.dry:
+        drop(turn, "winner-us", "this node has won the era already")
+        return
+    why = obstacle(turn, attempt.purpose, cold=attempt.cold)
+    if why is not None:
+        drop(turn, *why)
+        return
+    if ready:
+        turn.put(attempt=replace(attempt, committed=turn.now))
+        turn.tell_arbiter(Commit(attempt.nonce, register.version, attempt.purpose), expires_s=guard.policy.fire_s)
+
+
+def _record(turn: Turn, attempt: Attempt, offer: Offer, ruling: judging.Ruling) -> None:
+    """One complete record a verdict: what `explain` shows."""
+    data: dict[str, object] = {
+        "purpose": attempt.purpose,
+        "verdict": ruling.verdict.result.value,
+        "row": ruling.verdict.row,
+        "reason": ruling.reason,
+        "text": ruling.verdict.text,
+        "fresh": offer.fresh,
+        "candidate": offer.candidate,
+        "target": offer.target,
+        "target_age_s": offer.target_age_s,
+        "yielded": offer.target_yielded,
+        "era": offer.register.era,
+        "version": offer.register.version,
+    }
+    turn.put(last_verdict={**data, "at": turn.now, "next": ruling.next})
+    turn.note("verdict", f"{ruling.verdict.result.value} ({ruling.verdict.row}): {ruling.verdict.text}", data=data)
+
+
+def heard_won(turn: Turn, won: Won) -> None:
+    """Step 5. A late or uninvited win gives nothing; what is written names only this node."""
+    guard, attempt = turn.guard, turn.guard.attempt
+    if attempt is None or attempt.nonce != won.nonce or attempt.committed is None or won.purpose != attempt.purpose:
+        return
+    if won.version > guard.memory.version or won.era != guard.memory.era:
+        turn.remember(version=max(won.version, guard.memory.version), era=won.era)
+    if turn.since(attempt.committed) > guard.policy.fire_s:
+        drop(turn, "win-too-late", "the win came later than T_fire after the commit: no right follows")
+        return
+    if attempt.purpose == "fence" and (inhibits(guard) or guard.memory.holding):
+        drop(turn, "inhibited", "an inhibit came between commit and win")
+        return
+    right = Right(
+        purpose=attempt.purpose,
+        era=won.era,
+        version=won.version,
+        committed=attempt.committed,
+        connects=guard.halves.connects,
+        job=attempt.job,
+        cold=attempt.cold,
+        releasing=attempt.releasing,
+        target_live=attempt.offer is not None and attempt.offer.fresh == "live",
+    )
+    turn.put(right=right, attempt=None)
+    turn.note("won", f"won era {won.era} for `{won.purpose}`", era=won.era, version=won.version, purpose=won.purpose)
+
+
+def heard_refused(turn: Turn, refused: Refused) -> None:
+    attempt = turn.guard.attempt
+    if attempt is not None and attempt.nonce == refused.nonce:
+        drop(turn, refused.reason, refused.text)
+
+
+def drop(turn: Turn, reason: str, text: str) -> None:
+    """End the claim under way. Its nonce is dead: a late `Won` of it gives nothing."""
+    attempt = turn.guard.attempt
+    if attempt is None:
+        return
+    turn.put(attempt=None)
+    if attempt.dry:
+        _answer_dry(turn, attempt, reason, text)
+        return
+    turn.note("claim-ended", f"the claim for `{attempt.purpose}` ended: {text}", reason=reason, job=attempt.job or "")
+    pages = {"PERSON": "person", "PREFER_T": "prefer-peer"}
+    verdict = str(turn.guard.last_verdict.get("verdict", ""))
+    if turn.guard.last_verdict.get("reason") == reason and verdict in pages and attempt.job is not None:
+        turn.page_once(pages[verdict], f"no node is fenced and none is promoted: {text}", reason=reason)
+    retry = turn.guard.policy.handler_retry_s_min * (1 + turn.fraction())
+    when = after(turn.now, retry)
+    turn.put(
+        agents=tuple(replace(j, retry=when, said=text) if j.id == attempt.job else j for j in turn.guard.agents),
+        handlers=tuple(
+            replace(j, retry=when, said=text, tries=j.tries + 1) if j.id == attempt.job else j
+            for j in turn.guard.handlers
+        ),
+    )
+
+
+def time_out(turn: Turn) -> None:
+    """A claim that nobody answered is given up; the next one has a new nonce."""
+    attempt = turn.guard.attempt
+    if attempt is None:
+        return
+    if attempt.committed is not None:
+        if turn.since(attempt.committed) > turn.guard.policy.fire_s:
+            drop(turn, "no-answer", "the arbiter did not answer the commit within T_fire")
+    elif attempt.offer is None and turn.since(attempt.sent) > ASKED_S_MAX:
+        drop(turn, "no-answer", "the arbiter did not answer the claim")
+    elif attempt.offer is not None and turn.since(attempt.offered) > attempt.offer.window_s:
+        drop(turn, "offer-passed", "the offer's window passed before everything was ready")
+
+
+def dry_runs(turn: Turn) -> None:
+    """`pairguard verdict`: claim like a real one up to the offer, and commit nothing."""
+    guard = turn.guard
+    if not guard.dry or guard.attempt is not None:
+        return
+    job = guard.dry[0]
+    why = obstacle(turn, job.purpose)
+    if why is not None and why[0] not in ("inhibited", "peer-alive", "holding"):
+        turn.put(dry=guard.dry[1:])
+        turn.do(AnswerPerson(job.id, why[0], why[1]))
+        return
+    begin(turn, job.purpose, job.id)
+    if turn.guard.attempt is not None:
+        turn.put(attempt=replace(turn.guard.attempt, dry=True))
+
+
+def _answer_dry(turn: Turn, attempt: Attempt, reason: str, text: str) -> None:
+    turn.put(dry=tuple(job for job in turn.guard.dry if job.id != attempt.job))
+    data = turn.guard.last_verdict if attempt.offer is not None else {}
+    turn.do(AnswerPerson(attempt.job or "", reason, text, data))
+
+
+# ------------------------------------------------------------------ being asked, and yielding
+
+
+def heard_ask(turn: Turn, ask: Ask) -> None:
+    """The arbiter asks for evidence on the peer's claim; perhaps for a yield."""
+    guard = turn.guard
+    if ask.candidate != guard.peer:
+        return
+    if ask.want_yield and _may_yield(turn, ask.purpose):
+        if guard.memory.promise is not None and guard.memory.promise.nonce == ask.nonce:
+            _answer(turn, ask.nonce, yielded=True)
+            return
+        turn.put(yielding=ask.nonce)
+        turn.do(SuspendWrites(ask.nonce))
+        return
+    _answer(turn, ask.nonce, yielded=False)
+
+
+def _may_yield(turn: Turn, purpose: Purpose) -> bool:
+    """No claim, right or shot of its own; and nothing runs here, or this node's own cluster is unfit."""
+    guard = turn.guard
+    busy = guard.attempt is not None or guard.right is not None or guard.yielding is not None
+    register = guard.ack.register if guard.ack is not None else None
+    mine = register is not None and register.winner == guard.me
+    armed = any(job.stage != "wait" for job in guard.agents)
+    if busy or mine or armed or undrained(guard, turn.now):
+        return False
+    unfit = cluster_word(turn) == "down" or (guard.cluster is not None and guard.cluster.failed_stop)
+    idle = guard.volumes is not None and not primary(guard)
+    if purpose == "fence":
+        quorate = guard.members is not None and guard.members.quorate is True
+        return unfit or (idle and not quorate)
+    return unfit or idle
+
+
+def suspended(turn: Turn, event: Suspended) -> None:
+    """Writes are suspended, read back: store the promise, then say it (law 4)."""
+    guard = turn.guard
+    if guard.yielding != event.nonce:
+        return
+    turn.put(yielding=None)
+    if event.done:
+        promise = Promise(event.nonce, guard.memory.era, session(guard), primary(guard))
+        turn.remember(promise=promise)
+        turn.note("yielded", "this node yielded: it neither claims nor writes until the arbiter voids it")
+    _answer(turn, event.nonce, yielded=event.done)
+
+
+def _answer(turn: Turn, nonce: str, *, yielded: bool) -> None:
+    quiet = turn.guard.network.quiet_for_s(turn.now)
+    turn.tell_arbiter(Answer(nonce, evidence(turn), yielded, quiet), expires_s=1.0)
+
+
+def ask_promise(turn: Turn) -> None:
+    """While a promise stands, ask what became of the claim; and after a boot suspend again."""
+    promise = turn.guard.memory.promise
+    if promise is not None and turn.every("ask-nonce", 1.0):
+        turn.tell_arbiter(AskNonce(turn.nonce(), promise.nonce, promise.era), expires_s=1.0)
+
+
+def heard_nonce(turn: Turn, answer: NonceIs) -> None:
+    guard = turn.guard
+    promise = guard.memory.promise
+    if promise is None or answer.about != promise.nonce or answer.state in ("open", "winner-peer"):
+        return
+    if promise.primary and (not connected(guard) or session(guard) != promise.session):
+        # Measured trap: suspend, disconnect, reconnect, resume makes a generation that the peer does not have.
+        turn.page_once(
+            "resume-needs-person",
+            "the yield is void, but replication broke while writes were suspended: resuming would make a generation "
+            "that the peer does not have; demote this node and connect it again as target",
+        )
+        return
+    turn.remember(promise=None)
+    turn.unpage("resume-needs-person")
+    turn.note("yield-void", f"the arbiter says of the claim yielded to: {answer.state}", state=answer.state)
+    turn.do(ResumeWrites())
+
+
+def cold_start(turn: Turn) -> None:
+    """After T_cold alone, nothing running, no winner: the guard itself claims `alone` (section 4, Cold start)."""
+    guard = turn.guard
+    if guard.memory.boot_id == guard.boot_id or guard.ever_connected or guard.attempt is not None:
+        return
+    members = guard.members
+    if members is None or members.peer_member is not False or guard.ack is None or guard.ack.register is None:
+        return
+    register = guard.ack.register
+    waited = min(turn.since(guard.started), guard.network.quiet_for_s(turn.now))
+    due = register.winner == guard.me or waited >= guard.policy.cold_s
+    if due and register.winner != guard.peer and turn.every("cold", 5.0) and obstacle(turn, "alone", cold=True) is None:
+        begin(turn, "alone", None, cold=True)
+
+
+def barred(guard: Guard) -> bool:
+    """The peer won this era, or it cannot be known whether it did."""
+    register = guard.ack.register if guard.ack is not None else None
+    return register is None or register.winner == guard.peer

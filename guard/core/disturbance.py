@@ -1,0 +1,572 @@
+"""Tells a network in change from a node that died: sightings in, signs of change out, and whose fault silence is.
+
+1. The first sighting of anything is a baseline and never a sign. Only what was seen well and then worse is one.
+2. Unknown is not worse: a value that could not be read keeps what was known before, and makes no sign.
+3. A standing sign stays open until its own all-clear. An event is over at once, but quiet starts anew from it.
+4. The peer's own switch port going down is no sign: it is what a death looks like. Ours, an uplink or the peer
+   link going down is one. So is a port that is up and does not forward, whosever it is.
+5. A counter of topology changes that moves is always a sign, also when only the peer's port dropped: a Linux
+   bridge raises none then and neither does an edge port elsewhere (IEEE 802.1D-2004, topology change machine), so
+   a switch that counts one is flushing its tables. Being wrong here costs a delay, never a fence.
+6. `target_ports_down` says NODE only on fresh sightings of every port of the peer and a steady rest; else UNKNOWN.
+
+MAC moves (`SignKind.MAC_MOVE`) have no input here: no port of `guard.ports` reads forwarding tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Final, assert_never
+
+from guard.core.evidence import LinkSighting, PortState, Sign, SignKind, SwitchSighting, Up
+from guard.core.instant import Instant, elapsed_s
+
+SETTLE_S: Final = 60.0  # DESIGN.md section 6, release
+UPTIME_WRAP_S: Final = 2**32 / 100  # sysUpTime is 32 bits of 1/100 s (SNMPv2-MIB): 497.1 days
+UPTIME_SLACK_S: Final = 10.0  # agents answer from caches up to ~3 s old (facts: net-snmp); clocks drift 200 ppm
+COUNTER32: Final = 2**32
+COUNTER_WRAP_NEAR: Final = 2**16  # a Counter32 this close to its end has wrapped rather than been reset
+EVENTS_KEPT_MAX: Final = 256
+NO_PARTNER: Final = "00:00:00:00:00:00"
+
+
+class Owner(StrEnum):
+    """Whose switch port it is. Ports that nobody configured are not looked at."""
+
+    OURS = "ours"
+    PEER = "peer"
+    UPLINK = "uplink"
+    PEER_LINK = "peer-link"  # between the two switches of an MLAG
+    OTHER = "other"  # another pair's, or any other server's: a witness that the switch is well
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedPort:
+    switch: str
+    port: str  # the configured name, as in `SwitchSighting.ports`
+    owner: Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is watched, and the limits. All times in seconds."""
+
+    interfaces: frozenset[str] = frozenset()  # own interfaces on the path; others are ignored
+    ports: tuple[OwnedPort, ...] = ()
+    silent_polls: int = 2  # polls missed in a row before a switch counts as silent
+    replication_breaks: int = 3  # DESIGN.md section 6
+    replication_window_s: float = 60.0
+    peer_flaps: int = 3  # the peer's port down so often within `flap_window_s`: a flapping path, not a death
+    flap_window_s: float = 60.0
+    steady_s: float = 10.0  # a switch without any sign this long is steady, for attribution
+    sighting_s_max: float = 3.0  # an older answer of a switch says nothing about a death
+    lag_table_is_sign: bool = False  # dot3adTablesLastChanged moves with every server's reboot: noise on most switches
+
+    def owner(self, switch: str, port: str) -> Owner | None:
+        return next((p.owner for p in self.ports if (p.switch, p.port) == (switch, port)), None)
+
+    def owned(self, switch: str, owner: Owner) -> tuple[str, ...]:
+        return tuple(p.port for p in self.ports if p.switch == switch and p.owner is owner)
+
+    def switches_of(self, owner: Owner) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(p.switch for p in self.ports if p.owner is owner))
+
+
+# ---------------------------------------------------------------- events besides sightings
+
+
+@dataclass(frozen=True, slots=True)
+class BusSeen:
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicationSeen:
+    """`membership` False: the peer is gone from the cluster too, so the break is part of its silence."""
+
+    connected: bool
+    membership: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class WatcherSeen:
+    """A watcher of ours died or came back. A loss is a fact of its own, not a sighting: law 1 does not hide it."""
+
+    watcher: str
+    alive: bool
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StormSeen:
+    on: bool
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAliveSeen:
+    """The arbiter, or we, found something that contradicts the peer's death; `on` False: one of its ends was met."""
+
+    on: bool
+    text: str = ""
+
+
+Event = LinkSighting | SwitchSighting | BusSeen | ReplicationSeen | WatcherSeen | StormSeen | PeerAliveSeen
+
+
+class Attribution(StrEnum):
+    NODE = "node"  # the peer's ports are down and nothing else moved: a dead or cut node, evidence for a claim
+    NETWORK = "network"  # a port of the peer is up while its switch shows change: contradicts a death
+    UNKNOWN = "?"  # permits nothing
+
+
+# ---------------------------------------------------------------- state
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchMemory:
+    """The last answer of a switch, and per object the last value that was known."""
+
+    answered: SwitchSighting | None = None  # None = never heard; its silence is then no sign
+    missed: int = 0
+    ports: Mapping[str, PortState] = field(default_factory=dict)
+    stp: Mapping[str, str] = field(default_factory=dict)
+    topology_changes: int | None = None
+    stp_root: str | None = None
+    lag_changed: int | None = None
+    mlag_peer: Up | None = None
+    mlag_peer_link: Up | None = None
+    mlag_role: str | None = None
+    engine_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkMemory:
+    carrier: Up = Up.UNKNOWN
+    changes: int | None = None
+    partner: str | None = None
+    lacp_state: str | None = None
+    stp_state: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What is known of the network's quiet. Build the first one with `at_start`.
+
+    `open`: standing signs, oldest first. `quiet_since` None: something is open now.
+    `recent`: events, newest last, for attribution and for people; bounded.
+    """
+
+    started: Instant
+    quiet_since: Instant | None
+    open: tuple[Sign, ...] = ()
+    recent: tuple[Sign, ...] = ()
+    links: Mapping[str, LinkMemory] = field(default_factory=dict)
+    switches: Mapping[str, SwitchMemory] = field(default_factory=dict)
+    bus: bool | None = None
+    replication: bool | None = None
+    breaks: tuple[Instant, ...] = ()
+    peer_downs: Mapping[tuple[str, str], tuple[Instant, ...]] = field(default_factory=dict)
+    port_changes: Mapping[tuple[str, str], Instant] = field(default_factory=dict)
+
+    @classmethod
+    def at_start(cls, now: Instant) -> Network:
+        """Nothing seen yet. Quiet is counted from here, never from before we looked."""
+        return cls(started=now, quiet_since=now)
+
+    def quiet_for_s(self, now: Instant) -> float:
+        """Seconds without any sign; 0 while one is open."""
+        return 0.0 if self.quiet_since is None else max(elapsed_s(self.quiet_since, now), 0.0)
+
+    def disturbed(self, now: Instant, settle_s: float = SETTLE_S) -> bool:
+        """A sign is open, or the last one (or its all-clear) is younger than `settle_s`. A start alone disturbs not."""
+        if self.open:
+            return True
+        return bool(self.recent) and self.quiet_for_s(now) < settle_s
+
+    def unheard(self) -> tuple[str, ...]:
+        """Switches that never answered since the start: no sign, but `status` must say that they are not watched."""
+        return tuple(name for name, memory in self.switches.items() if memory.answered is None)
+
+
+def step(network: Network, event: Event, now: Instant, policy: Policy) -> tuple[Network, tuple[Sign, ...]]:
+    """The network after one event, and the signs that are new with it (a sign that is open already is not new)."""
+    match event:
+        case LinkSighting():
+            after, found = _link(network, event, now, policy)
+        case SwitchSighting():
+            after, found = _switch(network, event, now, policy)
+        case BusSeen(connected):
+            after, found = replace(network, bus=connected), _Found()
+            if connected or network.bus:
+                found.standing(not connected, _sign(SignKind.BUS_LOST, "bus", now, "our own bus session is lost"))
+        case ReplicationSeen():
+            after, found = _replication(network, event, now, policy)
+        case WatcherSeen(watcher, alive, text):
+            after, found = network, _Found()
+            found.standing(not alive, _sign(SignKind.WATCHER_LOST, watcher, now, text or f"{watcher} stopped"))
+        case StormSeen(on, text):
+            after, found = network, _Found()
+            found.standing(on, _sign(SignKind.STORM, "arbiter", now, text or "many pairs are in trouble at once"))
+        case PeerAliveSeen(on, text):
+            after, found = network, _Found()
+            found.standing(on, _sign(SignKind.PEER_ALIVE, "peer", now, text or "the peer lives"))
+        case _:
+            assert_never(event)
+    return _settle(after, found, now)
+
+
+def target_ports_down(network: Network, now: Instant, policy: Policy) -> Attribution:
+    """What the switches say about a silent peer: see `Attribution`. NETWORK wins over NODE."""
+    switches = policy.switches_of(Owner.PEER)
+    views = [_peer_on(network, switch, now, policy) for switch in switches]
+    if Attribution.NETWORK in views:
+        return Attribution.NETWORK
+    return Attribution.NODE if views and set(views) == {Attribution.NODE} else Attribution.UNKNOWN
+
+
+def accept(network: Network, sign: Sign, now: Instant) -> Network:
+    """A person accepts by name that a standing sign will not end (an uplink taken away for good); quiet from now."""
+    found = _Found(off=[_key(sign)])
+    return _settle(network, found, now)[0]
+
+
+# ---------------------------------------------------------------- attribution
+
+
+def _peer_on(network: Network, switch: str, now: Instant, policy: Policy) -> Attribution:
+    memory = network.switches.get(switch)
+    if memory is None or memory.answered is None or memory.missed:
+        return Attribution.UNKNOWN
+    if elapsed_s(memory.answered.at, now) > policy.sighting_s_max:
+        return Attribution.UNKNOWN
+    told = dict(memory.answered.ports)  # this answer, not what was known before: UNKNOWN stays UNKNOWN
+    peer = {told.get(port, PortState.UNKNOWN) for port in policy.owned(switch, Owner.PEER)}
+    changing = _changing(network, switch, now, policy)
+    if PortState.UP in peer:
+        return Attribution.NETWORK if changing else Attribution.UNKNOWN
+    if peer != {PortState.DOWN} or changing:
+        return Attribution.UNKNOWN
+    return Attribution.NODE if _rest_steady(network, switch, told, now, policy) else Attribution.UNKNOWN
+
+
+def _changing(network: Network, switch: str, now: Instant, policy: Policy) -> bool:
+    """The switch shows change: a sign of its own is open, or was there within `steady_s`."""
+    fresh = [s for s in network.recent if elapsed_s(s.at, now) <= policy.steady_s]
+    return any(sign.source == switch for sign in (*network.open, *fresh))
+
+
+def _rest_steady(network: Network, switch: str, told: Mapping[str, PortState], now: Instant, policy: Policy) -> bool:
+    """Another pair's port is up and none moved; where there is none: an uplink and one more port are up, unmoved."""
+
+    def up(owner: Owner) -> list[str]:
+        return [p for p in policy.owned(switch, owner) if told.get(p) is PortState.UP]
+
+    def moved(port: str) -> bool:
+        at = network.port_changes.get((switch, port))
+        return at is not None and elapsed_s(at, now) <= policy.steady_s
+
+    rest = [p.port for p in policy.ports if p.switch == switch and p.owner is not Owner.PEER]
+    if any(moved(port) for port in rest):
+        return False
+    if policy.owned(switch, Owner.OTHER):
+        return bool(up(Owner.OTHER))
+    return bool(up(Owner.UPLINK)) and len(up(Owner.UPLINK) + up(Owner.OURS) + up(Owner.PEER_LINK)) > 1
+
+
+# ---------------------------------------------------------------- signs
+
+
+Key = tuple[SignKind, str, str | None]
+
+
+@dataclass(slots=True)
+class _Found:
+    """What one event brought: events, standing signs that are on, and keys whose all-clear came."""
+
+    events: list[Sign] = field(default_factory=list)
+    on: list[Sign] = field(default_factory=list)
+    off: list[Key] = field(default_factory=list)
+
+    def event(self, sign: Sign) -> None:
+        self.events.append(sign)
+
+    def standing(self, bad: bool, sign: Sign) -> None:
+        if bad:
+            self.on.append(replace(sign, standing=True))
+        else:
+            self.off.append(_key(sign))
+
+
+def _key(sign: Sign) -> Key:
+    return (sign.kind, sign.source, sign.port)
+
+
+def _sign(kind: SignKind, source: str, now: Instant, text: str, port: str | None = None) -> Sign:
+    return Sign(kind=kind, source=source, at=now, text=text, port=port)
+
+
+def _settle(network: Network, found: _Found, now: Instant) -> tuple[Network, tuple[Sign, ...]]:
+    still = tuple(sign for sign in network.open if _key(sign) not in found.off)
+    known = {_key(sign) for sign in still}
+    opened: list[Sign] = []
+    for sign in found.on:
+        if _key(sign) not in known:
+            known.add(_key(sign))
+            opened.append(sign)
+    now_open = (*still, *opened)
+    signs = (*found.events, *opened)
+    quiet = network.quiet_since
+    if now_open:
+        quiet = None
+    elif signs or network.open:
+        quiet = now
+    # What stood and ended is remembered as an event of now: the switch was changing until this moment.
+    ended = tuple(
+        replace(sign, at=now, standing=False, text=f"over: {sign.text}") for sign in network.open if sign not in still
+    )
+    recent = (*network.recent, *found.events, *ended)[-EVENTS_KEPT_MAX:]
+    return replace(network, open=now_open, quiet_since=quiet, recent=recent), signs
+
+
+# ---------------------------------------------------------------- own interfaces
+
+
+def _link(network: Network, seen: LinkSighting, now: Instant, policy: Policy) -> tuple[Network, _Found]:
+    found = _Found()
+    if seen.name not in policy.interfaces:
+        return network, found
+    before = network.links.get(seen.name, LinkMemory())
+    kind = SignKind.BOND_CARRIER if seen.kind == "bond" else SignKind.MEMBER_CARRIER
+    _link_carrier(found, seen, before, kind, now)
+    _link_lacp(found, seen, before, now)
+    if before.stp_state == "forwarding" and seen.stp_state not in (None, "forwarding") and seen.carrier is Up.UP:
+        text = f"our own bridge port {seen.name} is {seen.stp_state}"
+        found.standing(True, _sign(SignKind.PATH_PORT_FLAP, "bridge", now, text, seen.name))
+    elif seen.stp_state == "forwarding":
+        found.standing(False, _sign(SignKind.PATH_PORT_FLAP, "bridge", now, "", seen.name))
+    memory = LinkMemory(
+        carrier=before.carrier if seen.carrier is Up.UNKNOWN else seen.carrier,
+        changes=before.changes if seen.carrier_changes is None else seen.carrier_changes,
+        partner=before.partner if seen.lacp_partner is None else seen.lacp_partner,
+        lacp_state=before.lacp_state if seen.lacp_state is None else seen.lacp_state,
+        stp_state=before.stp_state if seen.stp_state is None else seen.stp_state,
+    )
+    return replace(network, links={**network.links, seen.name: memory}), found
+
+
+def _link_carrier(found: _Found, seen: LinkSighting, before: LinkMemory, kind: SignKind, now: Instant) -> None:
+    name = seen.name
+    if seen.carrier is Up.DOWN and before.carrier is Up.UP:
+        found.standing(True, _sign(kind, "links", now, f"{name} has no carrier", name))
+    elif seen.carrier is Up.UP:
+        # A vanished interface is told without its kind: clear under both names.
+        for either in (SignKind.BOND_CARRIER, SignKind.MEMBER_CARRIER):
+            found.standing(False, _sign(either, "links", now, "", name))
+    if before.changes is None or seen.carrier_changes is None:
+        return
+    moved = seen.carrier_changes - before.changes
+    # One change explains one edge; what is left over happened between two sightings.
+    explained = 1 if seen.carrier is not before.carrier else 0
+    if moved < 0 or moved > explained:
+        found.event(_sign(kind, "links", now, f"{name} changed carrier {abs(moved)} times unseen", name))
+
+
+def _link_lacp(found: _Found, seen: LinkSighting, before: LinkMemory, now: Instant) -> None:
+    name = seen.name
+    if before.partner is not None and seen.lacp_partner is not None and seen.lacp_partner != before.partner:
+        gone = seen.lacp_partner == NO_PARTNER
+        text = f"{name} lost its LACP partner" if gone else f"{name} has another LACP partner"
+        found.event(_sign(SignKind.LACP_PARTNER, "links", now, text, name))
+    if before.lacp_state == "in-sync" and seen.lacp_state not in (None, "in-sync"):
+        found.event(_sign(SignKind.LACP_PARTNER, "links", now, f"{name} is {seen.lacp_state} in its LAG", name))
+
+
+# ---------------------------------------------------------------- switches
+
+
+def _switch(network: Network, seen: SwitchSighting, now: Instant, policy: Policy) -> tuple[Network, _Found]:
+    found = _Found()
+    name = seen.switch
+    before = network.switches.get(name, SwitchMemory())
+    silent = _sign(SignKind.SWITCH_SILENT, name, now, f"switch {name} does not answer: {seen.error or 'silence'}")
+    if not seen.answered:
+        after = replace(before, missed=before.missed + 1)
+        if before.answered is not None and after.missed >= policy.silent_polls:
+            found.standing(True, silent)
+        return replace(network, switches={**network.switches, name: after}), found
+    if before.answered is not None and seen.at < before.answered.at:
+        return network, found  # an answer from before the last one says nothing about now
+    found.standing(False, silent)
+    restarted = _restarted(seen, before)
+    if restarted is not None:
+        found.event(_sign(SignKind.SWITCH_RESTARTED, name, now, f"switch {name} {restarted}"))
+    _spanning_tree(found, seen, before, now, restarted is not None)
+    _mlag(found, seen, before, now)
+    if policy.lag_table_is_sign and _both_differ(before.lag_changed, seen.lag_changed):
+        found.event(_sign(SignKind.LACP_PARTNER, name, now, f"switch {name} formed its LAGs anew"))
+    network = _ports(network, found, seen, before, now, policy)
+    memory = _remember(before, seen)
+    return replace(network, switches={**network.switches, name: memory}), found
+
+
+def _remember(before: SwitchMemory, seen: SwitchSighting) -> SwitchMemory:
+    known_ports = {port: state for port, state in seen.ports if state is not PortState.UNKNOWN}
+    return SwitchMemory(
+        answered=seen,
+        missed=0,
+        ports={**before.ports, **known_ports},
+        stp={**before.stp, **dict(seen.stp_ports)},
+        topology_changes=before.topology_changes if seen.topology_changes is None else seen.topology_changes,
+        stp_root=seen.stp_root or before.stp_root,
+        lag_changed=before.lag_changed if seen.lag_changed is None else seen.lag_changed,
+        mlag_peer=before.mlag_peer if seen.mlag_peer in (None, Up.UNKNOWN) else seen.mlag_peer,
+        mlag_peer_link=before.mlag_peer_link if seen.mlag_peer_link in (None, Up.UNKNOWN) else seen.mlag_peer_link,
+        mlag_role=seen.mlag_role or before.mlag_role,
+        engine_id=seen.engine_id or before.engine_id,
+    )
+
+
+def _both_differ(before: object, after: object) -> bool:
+    return before is not None and after is not None and before != after
+
+
+def _restarted(seen: SwitchSighting, memory: SwitchMemory) -> str | None:
+    """Why this answer comes from another run of the agent than the last one; None if it does not.
+
+    sysUpTime wraps after 497 days: that is told from a restart by where it should be by now, and by
+    snmpEngineBoots and snmpEngineTime (SNMP-FRAMEWORK-MIB), which do not wrap with it.
+    """
+    last = memory.answered
+    if last is None:
+        return None
+    if _both_differ(memory.engine_id, seen.engine_id):
+        return "is another SNMP engine than before"
+    if _both_differ(last.engine_boots, seen.engine_boots):
+        return "was started anew (engine boots)"
+    if last.engine_time_s is not None and seen.engine_time_s is not None and seen.engine_time_s < last.engine_time_s:
+        return "was started anew (engine time fell)"
+    if last.uptime_s is None or seen.uptime_s is None:
+        return None
+    passed_s = max(elapsed_s(last.at, seen.at), 0.0)
+    missing_s = (last.uptime_s + passed_s - seen.uptime_s) % UPTIME_WRAP_S
+    slack_s = max(UPTIME_SLACK_S, 0.01 * passed_s)
+    if slack_s < missing_s < UPTIME_WRAP_S - slack_s:
+        return f"was started anew (uptime {seen.uptime_s:.0f} s)"
+    fell = seen.uptime_s < last.uptime_s
+    near_wrap = last.uptime_s + passed_s + slack_s >= UPTIME_WRAP_S
+    return f"was started anew (uptime {seen.uptime_s:.0f} s)" if fell and not near_wrap else None
+
+
+def _spanning_tree(found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instant, restarted: bool) -> None:
+    name = seen.switch
+    if _both_differ(before.stp_root, seen.stp_root):
+        found.event(_sign(SignKind.TOPOLOGY_CHANGE, name, now, f"switch {name} sees another spanning-tree root"))
+    old, new = before.topology_changes, seen.topology_changes
+    if old is None or new is None or old == new or (restarted and new < old):
+        return
+    wrapped = new < old and old > COUNTER32 - COUNTER_WRAP_NEAR
+    count = (new - old) % COUNTER32 if new > old or wrapped else None
+    text = f"switch {name} counted {count} topology changes" if count else f"switch {name} started its count anew"
+    found.event(_sign(SignKind.TOPOLOGY_CHANGE, name, now, text))
+
+
+def _mlag(found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instant) -> None:
+    name = seen.switch
+    link = seen.mlag_peer_link if seen.mlag_peer_link in (Up.UP, Up.DOWN) else before.mlag_peer_link
+    if before.mlag_peer is Up.UP and seen.mlag_peer is Up.DOWN:
+        where = {Up.UP: "while the peer link is up", Up.DOWN: "and so is the peer link"}.get(
+            link or Up.UNKNOWN, "the peer link is unknown"
+        )
+        found.standing(True, _sign(SignKind.MLAG_PEER_LOST, name, now, f"switch {name} lost its MLAG peer, {where}"))
+    elif seen.mlag_peer is Up.UP:
+        found.standing(False, _sign(SignKind.MLAG_PEER_LOST, name, now, ""))
+    if before.mlag_peer_link is Up.UP and seen.mlag_peer_link is Up.DOWN:
+        found.standing(True, _sign(SignKind.PEER_LINK_DOWN, name, now, f"the peer link of switch {name} is down"))
+    elif seen.mlag_peer_link is Up.UP:
+        found.standing(False, _sign(SignKind.PEER_LINK_DOWN, name, now, ""))
+    if _both_differ(before.mlag_role, seen.mlag_role):
+        text = f"switch {name} went from MLAG role {before.mlag_role} to {seen.mlag_role}"
+        found.event(_sign(SignKind.MLAG_ROLE, name, now, text))
+
+
+def _ports(
+    network: Network, found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instant, policy: Policy
+) -> Network:
+    stp = dict(seen.stp_ports)
+    for port, state in seen.ports:
+        owner = policy.owner(seen.switch, port)
+        was = before.ports.get(port, PortState.UNKNOWN)
+        if owner is None:
+            continue
+        edge = PortState.UNKNOWN not in (was, state) and was is not state
+        if edge:
+            network = replace(network, port_changes={**network.port_changes, (seen.switch, port): now})
+        _forwarding(found, seen, port, (state, stp.get(port)), (was, before.stp.get(port)), owner, now)
+        match owner:
+            case Owner.OTHER:
+                pass
+            case Owner.PEER:
+                if edge and state is PortState.DOWN:
+                    network = _peer_down(network, found, seen.switch, port, now, policy)
+            case Owner.OURS | Owner.UPLINK | Owner.PEER_LINK:
+                kind = SignKind.PEER_LINK_DOWN if owner is Owner.PEER_LINK else SignKind.PATH_PORT_FLAP
+                sign = _sign(kind, seen.switch, now, f"{owner} port {port} of switch {seen.switch} is down", port)
+                if edge or state is PortState.UP:
+                    found.standing(state is PortState.DOWN, sign)
+            case _:
+                assert_never(owner)
+    return network
+
+
+def _forwarding(
+    found: _Found,
+    seen: SwitchSighting,
+    port: str,
+    new: tuple[PortState, str | None],
+    old: tuple[PortState, str | None],
+    owner: Owner,
+    now: Instant,
+) -> None:
+    """A path port that is up and forwarded before, and now does not. Its key differs from that of `down`."""
+    if owner is Owner.OTHER:
+        return
+    state, stp = new
+    sign = _sign(SignKind.TOPOLOGY_CHANGE, seen.switch, now, f"port {port} of {seen.switch} is {stp}", port)
+    # The peer's port reads disabled or broken when it is down and ifOperStatus is stale (facts: up to 3 s).
+    held = {"blocking", "listening", "learning"} if owner is Owner.PEER else None
+    if stp == "forwarding" or (owner is Owner.PEER and state is PortState.DOWN):
+        found.standing(False, sign)
+    elif (state, old) == (PortState.UP, (PortState.UP, "forwarding")) and stp is not None and stp in (held or {stp}):
+        found.standing(True, sign)
+
+
+def _peer_down(network: Network, found: _Found, switch: str, port: str, now: Instant, policy: Policy) -> Network:
+    """The peer's port went down: no sign, unless it does so again and again."""
+    key = (switch, port)
+    downs = _within((*network.peer_downs.get(key, ()), now), now, policy.flap_window_s)
+    if len(downs) >= policy.peer_flaps:
+        text = f"the peer's port {port} of switch {switch} went down {len(downs)} times"
+        found.event(_sign(SignKind.PATH_PORT_FLAP, switch, now, text, port))
+    return replace(network, peer_downs={**network.peer_downs, key: downs})
+
+
+# ---------------------------------------------------------------- replication
+
+
+def _replication(network: Network, seen: ReplicationSeen, now: Instant, policy: Policy) -> tuple[Network, _Found]:
+    found = _Found()
+    after = replace(network, replication=seen.connected)
+    if not (network.replication and not seen.connected and seen.membership is not False):
+        return after, found
+    breaks = _within((*network.breaks, now), now, policy.replication_window_s)
+    if len(breaks) >= policy.replication_breaks:
+        text = f"replication broke {len(breaks)} times in {policy.replication_window_s:.0f} s, the membership stands"
+        found.event(_sign(SignKind.REPLICATION_FLAP, "replication", now, text))
+    return replace(after, breaks=breaks), found
+
+
+def _within(moments: tuple[Instant, ...], now: Instant, window_s: float) -> tuple[Instant, ...]:
+    return tuple(at for at in moments if elapsed_s(at, now) <= window_s)[-EVENTS_KEPT_MAX:]

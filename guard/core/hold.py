@@ -1,0 +1,295 @@
+"""The hold: nothing fires while the network changes, and it ends by evidence, never because a timer fired.
+
+1. *braked* is local, durable and immediate; it alone must keep this node from firing (section 6).
+2. *held* needs the arbiter, both guards and the cluster's own scheduler on both views.
+3. The guard takes back only what it set itself (S7).
+4. An inhibit that has ended waits for the release: only whole, quiet, nothing pending and a harmless forecast
+   end a hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from guard.core.evidence import Sign, SignKind
+from guard.core.instant import elapsed_s
+from guard.core.messages import HoldStatement, InhibitView, LiftInhibit, SetInhibit
+from guard.core.step import (
+    AnswerPerson,
+    AskForecast,
+    AskRelease,
+    ClearHold,
+    HoldWritten,
+    OpenHold,
+    PurgeShot,
+    SetHold,
+)
+from guard.core.turn import Guard, Turn, arbiter_up, braked, inhibits, undrained, whole
+
+Stage = Literal["none", "braked", "in-force", "held", "settling", "releasing"]
+FORECAST_S_MAX = 6.0  # an older forecast proves nothing about now
+
+
+def disturbance_id(node: str) -> str:
+    return f"disturbance:{node}"
+
+
+def hold_id(guard: Guard) -> str:
+    """What stands beside the property in the cluster: enough for a person to find the owner."""
+    return f"pairguard:{guard.me}:{guard.memory.era}"
+
+
+def statement(turn: Turn) -> HoldStatement:
+    """This guard's own side of the hold, sent with every beat."""
+    guard = turn.guard
+    no_fence = guard.right is None or guard.right.purpose != "fence"
+    busy = any(job.stage in ("armed", "firing") for job in guard.agents)
+    return HoldStatement(
+        inhibits=tuple(guard.memory.inhibits) + tuple(i.id for i in (guard.ack.inhibits if guard.ack else ())),
+        maintenance=guard.cluster.maintenance if guard.cluster is not None else None,
+        no_fence_right=no_fence and not busy and (guard.attempt is None or guard.attempt.purpose != "fence"),
+        drained=not undrained(guard, turn.now),
+        harmless=_fresh(turn, without_hold=False),
+        release_harmless=_fresh(turn, without_hold=True),
+        pending_shots=len(guard.cluster.pending) if guard.cluster is not None else None,
+        quiet_for_s=guard.network.quiet_for_s(turn.now),
+        whole=whole(guard),
+    )
+
+
+def _fresh(turn: Turn, *, without_hold: bool) -> bool | None:
+    found = turn.guard.forecasts.get(without_hold)
+    if found is None or elapsed_s(found[1], turn.now) > FORECAST_S_MAX or found[0].error is not None:
+        return None
+    forecast = found[0]
+    return forecast.harmless() if without_hold else not forecast.fences
+
+
+def stage(guard: Guard, turn: Turn) -> Stage:
+    """Where the hold is, for people and for `change open`."""
+    if not braked(guard):
+        return "none"
+    found = inhibits(guard)
+    if found and all(i.ended for i in found):
+        return "settling"
+    if guard.memory.holding and not found:
+        return "releasing"
+    if guard.cluster is None or guard.cluster.maintenance is not True:
+        return "braked"
+    return "held" if held(turn) else "in-force"
+
+
+def held(turn: Turn) -> bool:
+    """Law 2, with everything read back now."""
+    guard, ack = turn.guard, turn.guard.ack
+    if ack is None or not arbiter_up(guard, turn.now) or ack.peer_hold is None or ack.peer_heard_s is None:
+        return False
+    if ack.peer_heard_s > guard.policy.heard_s or not ack.inhibits:
+        return False
+    stored = {i.id for i in ack.inhibits}
+    return all(
+        bool(stored & set(side.inhibits))
+        and side.maintenance is True
+        and side.no_fence_right
+        and side.drained
+        and side.harmless is True
+        for side in (statement(turn), ack.peer_hold)
+    )
+
+
+# ------------------------------------------------------------------ opening
+
+
+def brake_for_network(turn: Turn, signs: Sequence[Sign]) -> None:
+    """A new sign of network change brakes at once: durable here, the property and the arbiter right behind it."""
+    guard = turn.guard
+    own = guard.memory.inhibits.get(disturbance_id(guard.me))
+    reason = "; ".join(f"{s.source}: {s.text}" for s in signs[:3])
+    kinds = [s.kind.value for s in signs]
+    if own is not None and not own.ended:
+        turn.note("disturbance", f"the network is still changing: {reason}", signs=kinds)
+        return
+    _set(turn, InhibitView(disturbance_id(guard.me), "disturbance", guard.me, reason, 0.0))
+    turn.note("braked", f"the network is changing: {reason}", signs=kinds)
+    turn.soon("set-hold")
+
+
+def calm(turn: Turn) -> None:
+    """The own disturbance has ended by its own evidence: nothing stands and all was quiet for the settle time."""
+    guard = turn.guard
+    own = guard.memory.inhibits.get(disturbance_id(guard.me))
+    if own is not None and not own.ended and guard.network.quiet_for_s(turn.now) >= guard.policy.settle_s:
+        _set(turn, replace(own, ended=True))
+        turn.note("disturbance-over", "the network has been quiet for the settle time")
+
+
+def open_by_person(turn: Turn, event: OpenHold) -> None:
+    """`pairguard hold`. The same key again is the same hold."""
+    view = InhibitView(
+        f"person:{event.key}", "person", event.owner, event.reason, event.since_wall, lease_s=event.lease_s
+    )
+    _set(turn, view)
+    turn.note("hold-opened", f"{event.owner} holds the pair: {event.reason}", key=event.key)
+    turn.soon("set-hold")
+    turn.do(AnswerPerson(event.id, "braked", "this node neither claims nor shoots from now on"))
+
+
+def _set(turn: Turn, view: InhibitView) -> None:
+    turn.remember(inhibits={**turn.guard.memory.inhibits, view.id: view}, holding=True)
+    if turn.guard.right is not None and turn.guard.right.purpose == "fence":
+        turn.put(right=None)
+    turn.soon("set-inhibit")
+    _tell(turn)
+
+
+def _tell(turn: Turn) -> None:
+    """Repeat own inhibits until the arbiter's own list shows them as they are."""
+    guard = turn.guard
+    theirs = {i.id: i for i in guard.ack.inhibits} if guard.ack is not None else {}
+    missing = [i for i in guard.memory.inhibits.values() if theirs.get(i.id) != i]
+    if missing and turn.every("set-inhibit", 0.5):
+        for view in missing:
+            turn.tell_arbiter(SetInhibit(turn.nonce(), view))
+
+
+# ------------------------------------------------------------------ keeping and ending
+
+
+def advance(turn: Turn) -> None:
+    guard = turn.guard
+    _tell(turn)
+    if not braked(guard):
+        return
+    found = inhibits(guard)
+    standing = [i for i in found if not i.ended]
+    view = guard.cluster
+    if found and not guard.memory.holding:
+        turn.remember(holding=True)
+        turn.note("braked", f"the arbiter holds this pair: {found[0].reason}", owner=found[0].owner)
+    if standing and (view is None or view.maintenance is not True) and turn.every("set-hold", 1.0):
+        turn.do(SetHold(hold_id(guard)))
+    if view is not None and view.maintenance is True and turn.every("forecast", 2.0):
+        turn.do(AskForecast(guard.peer, without_hold=False))
+    if not standing and turn.every("forecast-release", 2.0):
+        turn.do(AskForecast(None, without_hold=True))
+    if view is not None and view.maintenance is True and view.pending and not guard.agents:
+        for shot in view.pending:
+            if shot.state == "pending" and turn.every(f"purge:{shot.target}", 5.0):
+                turn.do(PurgeShot(shot))
+    if not standing:
+        _release(turn)
+
+
+def refusal(turn: Turn, *, ignore_person: bool = False) -> tuple[str, str] | None:
+    """Why the hold cannot be released now (reason, text), or None. Law 4."""
+    guard, ack = turn.guard, turn.guard.ack
+    for inhibit in inhibits(guard):
+        if not inhibit.ended and not (ignore_person and inhibit.kind == "person"):
+            return "inhibited", f"{inhibit.owner}: {inhibit.reason}"
+    if whole(guard) is not True:
+        return "not-whole", "the two nodes are not in one membership with replication connected and UpToDate"
+    if guard.network.quiet_for_s(turn.now) < guard.policy.settle_s:
+        quiet = guard.network.quiet_for_s(turn.now)
+        return "not-quiet", f"the network has been quiet for {quiet:.0f} s of {guard.policy.settle_s:.0f} s"
+    if ack is None or not arbiter_up(guard, turn.now) or ack.peer_hold is None or ack.peer_heard_s is None:
+        return "arbiter-silent", "the arbiter or the peer's guard does not answer"
+    mine, theirs = statement(turn), ack.peer_hold
+    if ack.peer_heard_s > guard.policy.heard_s or theirs.whole is not True:
+        return "peer-not-whole", "the peer's guard does not say that the pair is whole"
+    if theirs.quiet_for_s < guard.policy.settle_s:
+        return "peer-not-quiet", f"the peer's network has been quiet for {theirs.quiet_for_s:.0f} s only"
+    if (mine.pending_shots, theirs.pending_shots) != (0, 0):
+        return "shot-pending", "a fencing operation is queued in the cluster"
+    if mine.release_harmless is not True:
+        return "forecast", "the scheduler, run without the hold, would fence or stop something, or could not be run"
+    if theirs.release_harmless is False:
+        return "peer-forecast", "on the peer the scheduler, run without the hold, would fence or stop something"
+    return None
+
+
+def _release(turn: Turn) -> None:
+    if not turn.guard.memory.holding or refusal(turn) is not None or not turn.every("release", 1.0):
+        return
+    lift(turn)
+
+
+def lift(turn: Turn, *, everyones: bool = False) -> None:
+    """Take back our own property and our own inhibits; `everyones`: also those of a peer that is gone (a release
+    won by a claim). `holding` ends when the cluster shows it."""
+    guard = turn.guard
+    for inhibit in inhibits(guard):
+        if inhibit.kind in ("peer-alive", "storm"):
+            continue
+        if everyones or inhibit.id in guard.memory.inhibits:
+            turn.tell_arbiter(LiftInhibit(turn.nonce(), inhibit.id))
+    if guard.cluster is not None and guard.cluster.ours is None:
+        _released(turn)
+        return
+    turn.do(ClearHold(hold_id(guard)))
+
+
+def written(turn: Turn, event: HoldWritten) -> None:
+    if event.set:
+        if event.done:
+            turn.note("property-set", "the cluster is in maintenance mode by our own property set")
+        else:
+            turn.note("property-not-set", "the cluster did not take the property; the brake holds alone")
+    elif event.done:
+        _released(turn)
+
+
+def _released(turn: Turn) -> None:
+    turn.remember(inhibits={}, holding=False)
+    turn.put(forecasts={})
+    turn.note("released", "the hold is over: our property is taken back, this node may claim again")
+
+
+def ask_release(turn: Turn, event: AskRelease) -> None:
+    """`pairguard release`: ends persons' inhibits only if resuming now would fence nobody (86 otherwise)."""
+    why = refusal(turn, ignore_person=True)
+    if why is not None and why[0] == "forecast" and _fresh(turn, without_hold=True) is None:
+        # Not yet asked while a person's inhibit stood: ask now, the client repeats.
+        turn.do(AskForecast(None, without_hold=True))
+        turn.do(AnswerPerson(event.id, "forecast-asked", "asking the scheduler what a release would do"))
+        return
+    if why is not None:
+        turn.do(AnswerPerson(event.id, why[0], why[1]))
+        return
+    for inhibit in inhibits(turn.guard):
+        if inhibit.kind != "person" or inhibit.ended:
+            continue
+        if inhibit.id in turn.guard.memory.inhibits:
+            _set(turn, replace(inhibit, ended=True))
+        else:  # opened on the other node: it adopts what the arbiter shows
+            turn.tell_arbiter(SetInhibit(turn.nonce(), replace(inhibit, ended=True)))
+    turn.do(AnswerPerson(event.id, "releasing" if braked(turn.guard) else "released", "resuming is proven safe"))
+
+
+def adopt(turn: Turn) -> None:
+    """A person's inhibit that was ended through the other node is ended here too: an end is never taken back."""
+    ack = turn.guard.ack
+    for theirs in ack.inhibits if ack is not None else ():
+        own = turn.guard.memory.inhibits.get(theirs.id)
+        if own is not None and theirs.kind in ("person", "change") and theirs.ended and not own.ended:
+            turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, ended=True)})
+
+
+def leases(turn: Turn, elapsed: float) -> None:
+    """`elapsed` seconds went by. A lease that ran out ends nothing by itself: the release still asks for proof."""
+    for inhibit in tuple(turn.guard.memory.inhibits.values()):
+        if inhibit.lease_s is None or inhibit.ended:
+            continue
+        left = inhibit.lease_s - elapsed
+        if left > 0:
+            turn.remember(inhibits={**turn.guard.memory.inhibits, inhibit.id: replace(inhibit, lease_s=left)})
+        else:
+            _set(turn, replace(inhibit, ended=True, lease_s=0.0))
+            text = f"the lease of {inhibit.owner} ran out; still held until a release is proven safe"
+            turn.note("lease-over", text, page=True)
+
+
+def flapping_replication(guard: Guard) -> bool:
+    """Replication broke three times in 60 s while the membership stands."""
+    return any(s.kind is SignKind.REPLICATION_FLAP for s in (*guard.network.open, *guard.network.recent[-3:]))

@@ -1,0 +1,305 @@
+"""One guard of a pair: every event goes through `step`, and everything that it decides comes out of it.
+
+1. Pure: the same state, event and moment give the same step.
+2. A step's memory is durable before its effects are carried out; the shell keeps that order (S6).
+3. A guard start sets every right to none, gives old intents their drain, and bars until the register was read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from guard.core import attesting, claiming, close, disturbance, hold, shot
+from guard.core.attest import Halves
+from guard.core.disturbance import Network
+from guard.core.evidence import Up
+from guard.core.instant import Instant, after
+from guard.core.messages import (
+    Answer,
+    Ask,
+    AskNonce,
+    Attest,
+    Beat,
+    BeatAck,
+    Bye,
+    Claim,
+    CloseAnswer,
+    CloseAsk,
+    Closed,
+    CloseEra,
+    Commit,
+    InhibitStored,
+    Init,
+    LiftInhibit,
+    NonceIs,
+    Offer,
+    Refused,
+    SessionHalf,
+    SetInhibit,
+    Won,
+)
+from guard.core.policy import Policy
+from guard.core.step import (
+    AgentAsks,
+    AskRelease,
+    Bar,
+    BusState,
+    ClientGone,
+    DryRun,
+    Event,
+    Forecasted,
+    HandlerAsks,
+    Heard,
+    HoldWritten,
+    Leaving,
+    Memory,
+    OpenHold,
+    PowerRead,
+    Reconsider,
+    SawCluster,
+    SawMembers,
+    SawProbe,
+    SawStored,
+    SawVolumes,
+    SawWrites,
+    Seen,
+    ShotEnded,
+    Step,
+    Suspended,
+    SuspendWrites,
+    Tick,
+)
+from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected, whole
+from guard.core.writes import Ledger, fold
+
+LEASE_TICK_S = 10.0  # how often the durable rest of a lease is counted down
+
+
+def start(
+    me: str,
+    peer: str,
+    *,
+    policy: Policy,
+    sight: disturbance.Policy,
+    horizon_s: float | None,
+    memory: Memory | None,
+    boot_id: str,
+    seed: str,
+    now: Instant,
+) -> tuple[Guard, Step]:
+    """A guard at its start (law 3). The shell has killed and emptied the shot cgroup before.
+
+    `horizon_s` is H of the peer's fence device, None = unbounded. `memory` None: this node never had a guard.
+    `seed` is at least 128 random bits.
+    """
+    guard = Guard(
+        me=me,
+        peer=peer,
+        policy=policy,
+        sight=sight,
+        seed=seed,
+        boot_id=boot_id,
+        started=now,
+        memory=memory if memory is not None else Memory(boot_id=boot_id),
+        horizon_s=horizon_s,
+        network=Network.at_start(now),
+        halves=Halves(boot_id),
+    )
+    turn = Turn(guard, now)
+    shot.drain_at_start(turn, horizon_s)
+    if turn.guard.memory.promise is not None:
+        # A yield survives a boot: suspend again before Pacemaker starts.
+        turn.do(SuspendWrites(turn.guard.memory.promise.nonce))
+    turn.note("guard-started", f"guard of {me} started", boot_id=boot_id, era=turn.guard.memory.era)
+    step_out = turn.step()
+    return turn.guard, replace(step_out, memory=turn.guard.memory)
+
+
+def step(guard: Guard, event: Event, now: Instant) -> tuple[Guard, Step]:
+    """The guard after one event, and what the shell must do about it."""
+    turn = Turn(guard, now)
+    _take(turn, event)
+    _advance(turn)
+    return turn.guard, turn.step()
+
+
+def _take(turn: Turn, event: Event) -> None:
+    guard = turn.guard
+    match event:
+        case Tick():
+            if turn.every("lease", LEASE_TICK_S):
+                hold.leases(turn, LEASE_TICK_S)
+        case Heard(sender, _):
+            _hear(turn, sender, event)
+        case SawVolumes(volumes, gap):
+            first = guard.volumes is None
+            attesting.saw_volumes(turn, volumes, gap)
+            if first:
+                attesting.kept_after_restart(turn, volumes)
+            member = guard.members.peer_member if guard.members is not None else None
+            _see(turn, disturbance.ReplicationSeen(connected(turn.guard), member))
+        case SawStored(volumes):
+            turn.put(stored=volumes)
+        case SawWrites(samples):
+            ledgers = dict(guard.ledgers)
+            for sample in samples:
+                ledger = ledgers.get(sample.resource) or Ledger(sample.resource, guard.policy.sampling_s)
+                ledgers[sample.resource] = fold(ledger, sample)
+            turn.put(ledgers=ledgers)
+        case SawMembers(members):
+            turn.put(members=members)
+            _own_cluster(turn)
+        case SawCluster(view):
+            turn.put(cluster=view)
+            _own_cluster(turn)
+        case Seen(what):
+            _see(turn, what)
+        case SawProbe(answered):
+            turn.put(probe=answered)
+        case BusState(is_connected):
+            turn.put(bus=is_connected)
+            _see(turn, disturbance.BusSeen(is_connected))
+            if is_connected:
+                for duty in ("beat", "attest", "half", "set-inhibit"):
+                    turn.soon(duty)
+        case AgentAsks():
+            until = after(turn.now, event.wait_s)
+            job = AgentJob(event.id, event.action, event.target, turn.now, until)
+            turn.put(agents=(*guard.agents, job))
+            turn.note(
+                "agent-asks", f"the cluster asks to fence {event.target}", action=event.action, wait_s=event.wait_s
+            )
+        case HandlerAsks(job_id, resource):
+            turn.put(handlers=(*guard.handlers, HandlerJob(job_id, resource, turn.now, guard.halves.connects)))
+            turn.note("handler-asks", f"DRBD asks to fence the peer of {resource}", resource=resource)
+        case ClientGone():
+            shot.client_gone(turn, event)
+        case DryRun(job_id, purpose):
+            turn.put(dry=(*guard.dry, DryJob(job_id, purpose, turn.now)))
+        case PowerRead():
+            shot.power_read(turn, event)
+        case Reconsider():
+            shot.reconsider(turn, event)
+        case ShotEnded():
+            shot.shot_ended(turn, event)
+        case Suspended():
+            claiming.suspended(turn, event)
+        case Forecasted(without_hold, forecast):
+            turn.put(forecasts={**guard.forecasts, without_hold: (forecast, turn.now)})
+        case HoldWritten():
+            hold.written(turn, event)
+        case OpenHold():
+            hold.open_by_person(turn, event)
+        case AskRelease():
+            hold.ask_release(turn, event)
+        case Leaving():
+            turn.tell_arbiter(Bye("stopped in order"))
+        case _:
+            assert_never(event)
+
+
+def _hear(turn: Turn, sender: str, event: Heard) -> None:
+    """Who may say what: the arbiter answers, the peer's guard names sessions and closes. All else is ignored."""
+    message = event.message
+    if sender == turn.guard.peer:
+        match message:
+            case SessionHalf():
+                attesting.heard_half(turn, message)
+            case CloseAsk():
+                close.heard_ask(turn, message)
+            case CloseAnswer():
+                close.heard_answer(turn, message)
+            case _:
+                turn.note("ignored", f"{sender} may not say {message.kind}", message=message.kind)
+        return
+    if sender != "arbiter":
+        turn.note("ignored", f"{sender} is no party of this pair", message=message.kind)
+        return
+    match message:
+        case BeatAck():
+            attesting.heard_ack(turn, message)
+            hold.adopt(turn)
+        case Ask():
+            claiming.heard_ask(turn, message)
+        case Offer():
+            claiming.heard_offer(turn, message)
+        case Refused():
+            claiming.heard_refused(turn, message)
+            close.heard_refused(turn, message)
+        case Won():
+            claiming.heard_won(turn, message)
+        case Closed():
+            close.heard_closed(turn, message)
+        case NonceIs():
+            claiming.heard_nonce(turn, message)
+        case InhibitStored():
+            pass  # the next beat's answer shows the arbiter's whole list
+        case Answer() | AskNonce() | Attest() | Beat() | Bye() | Claim() | CloseAnswer() | CloseAsk():
+            turn.note("ignored", f"the arbiter may not say {message.kind}", message=message.kind)
+        case CloseEra() | Commit() | Init() | LiftInhibit() | SessionHalf() | SetInhibit():
+            turn.note("ignored", f"the arbiter may not say {message.kind}", message=message.kind)
+        case _:
+            assert_never(message)
+
+
+def _see(turn: Turn, what: disturbance.Event) -> None:
+    """A sighting of the network; new signs brake at once."""
+    network, signs = disturbance.step(turn.guard.network, what, turn.now, turn.guard.sight)
+    turn.put(network=network)
+    if signs:
+        hold.brake_for_network(turn, signs)
+
+
+def _own_cluster(turn: Turn) -> None:
+    """Since when our own corosync or controller does not answer (a yield may be offered then)."""
+    guard = turn.guard
+    members, view = guard.members, guard.cluster
+    gone = (members is not None and members.running is not Up.UP) or (view is not None and view.controller is not Up.UP)
+    if gone and guard.cluster_lost is None:
+        turn.put(cluster_lost=turn.now)
+    elif not gone and guard.cluster_lost is not None:
+        turn.put(cluster_lost=None)
+
+
+def _advance(turn: Turn) -> None:
+    """Everything that may follow from what is known now, in the order of duty: brake first, fire last."""
+    _wholeness(turn)
+    hold.calm(turn)
+    hold.advance(turn)
+    attesting.duties(turn)
+    claiming.time_out(turn)
+    claiming.ask_promise(turn)
+    close.advance(turn)
+    claiming.gather(turn)
+    claiming.cold_start(turn)
+    _releasing_claim(turn)
+    shot.advance(turn)
+    claiming.dry_runs(turn)
+    if close.own_constraint(turn.guard) and turn.every("bar", 30.0):
+        turn.do(Bar(turn.guard.peer, on=True))
+
+
+def _wholeness(turn: Turn) -> None:
+    is_whole = whole(turn.guard)
+    if is_whole is True and turn.guard.whole_since is None:
+        turn.put(whole_since=turn.now)
+        turn.note("whole", "one membership, controllers up, replication connected, every disk UpToDate")
+        for page in ("person", "prefer-peer"):
+            turn.unpage(page)
+    elif is_whole is not True and turn.guard.whole_since is not None:
+        turn.put(whole_since=None)
+        turn.note("not-whole", "the pair is not whole any more")
+
+
+def _releasing_claim(turn: Turn) -> None:
+    """Every inhibit has ended by its own evidence and all is quiet; only "not whole" keeps the hold (exception a)."""
+    guard = turn.guard
+    if not guard.memory.holding or guard.attempt is not None or guard.right is not None:
+        return
+    why = hold.refusal(turn)
+    if why is None or why[0] != "not-whole" or guard.network.quiet_for_s(turn.now) < guard.policy.settle_s:
+        return
+    if not turn.every("releasing", 5.0 + turn.fraction()) or claiming.obstacle(turn, "alone") is not None:
+        return
+    claiming.begin(turn, "alone", None, releasing=True)

@@ -1,0 +1,56 @@
+"""The linearizable register of one pair, and the only ways in which it may change.
+
+1. Within an era the winner is chosen at most once and never changes (S1, S3).
+2. Every change raises the version; a change is refused at any other version than the one it was read at.
+3. Only a close, a hand-back or a person ends an era.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from guard.core.messages import Basis, Purpose, RegisterView
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """`used` names the purposes for which the winner was given a right in this era."""
+
+    era: int
+    winner: str | None
+    used: frozenset[Purpose]
+    basis: Basis | None
+    version: int
+    preferred: str
+
+    @classmethod
+    def made(cls, preferred: str) -> Register:
+        """The register as `pairguard init` makes it."""
+        return cls(era=1, winner=None, used=frozenset(), basis=None, version=1, preferred=preferred)
+
+    def view(self, store_id: str) -> RegisterView:
+        used = tuple(sorted(self.used))
+        return RegisterView(store_id, self.era, self.winner, used, self.basis, self.version, self.preferred)
+
+
+def commit(register: Register, *, version: int, winner: str, purpose: Purpose, basis: Basis) -> Register | None:
+    """The register after `winner` won, or won again for one more purpose; None = refused."""
+    if version != register.version:
+        return None
+    if register.winner is None:
+        used: frozenset[Purpose] = frozenset((purpose,))
+        return replace(register, winner=winner, used=used, basis=basis, version=version + 1)
+    if register.winner != winner:
+        return None
+    if purpose in register.used:
+        return register
+    return replace(register, used=register.used | {purpose}, version=version + 1)
+
+
+def end_era(register: Register, *, version: int, by: str, hand_back: bool) -> Register | None:
+    """{era+1, none}, written by the winner only; a person's win is never handed back. None = refused."""
+    if version != register.version or register.winner != by:
+        return None
+    if hand_back and register.basis == "person":
+        return None
+    return replace(register, era=register.era + 1, winner=None, used=frozenset(), basis=None, version=version + 1)

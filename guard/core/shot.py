@@ -1,0 +1,371 @@
+"""Requests of the fence agent and of DRBD's handler, from question to answer (DESIGN.md sections 4 and 5).
+
+1. Nothing is sent to a fence device without a right, a durable intent, and a last look at inhibits and `start_by`.
+2. A shot is confirmed by two readings `off` from fresh device sessions; anything else is unconfirmed.
+3. `drained` is now if the agent ended by itself with nothing left; else now + H(device); unbounded: never.
+4. The agent blocks while the answer may still change; the handler never returns 3 or 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from guard.core import hold
+from guard.core.claiming import begin, consider, drop, obstacle
+from guard.core.evidence import Link, Power, Role
+from guard.core.instant import Instant, after
+from guard.core.step import (
+    AnswerAgent,
+    AnswerHandler,
+    Bar,
+    ClientGone,
+    Fire,
+    Intent,
+    Persisted,
+    PowerOn,
+    PowerRead,
+    Progress,
+    ReadPower,
+    Reconsider,
+    ShotEnded,
+    Unblock,
+)
+from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, whole
+
+PREFLIGHT_S_MAX = 6.0  # an older reading is no preflight
+READING_S_MAX = 30.0  # a reading that never came back is asked for again
+
+
+def advance(turn: Turn) -> None:
+    """Move every request on as far as it goes now."""
+    for agent in turn.guard.agents:
+        _agent(turn, agent)
+    for handler in turn.guard.handlers:
+        _handler(turn, handler)
+    _own_win(turn)
+
+
+# ------------------------------------------------------------------ the fence agent
+
+
+def _agent(turn: Turn, job: AgentJob) -> None:
+    guard = turn.guard
+    if job.stage != "wait":
+        return
+    if whole(guard) is True and guard.whole_since is not None and guard.whole_since > job.since:
+        _end_agent(turn, job, False, "peer-back", f"{job.target} is back: the pair is whole again, nobody was fenced")
+        return
+    if turn.now >= after(job.until, -guard.policy.wait_margin_s):
+        _end_agent(turn, job, False, "time-up", f"not fenced: {job.said or 'no right could be had in time'}")
+        return
+    _preflight(turn, job)
+    job = _job(turn.guard, job.id) or job
+    attempt = turn.guard.attempt
+    if attempt is not None and attempt.job == job.id:
+        consider(turn, ready=_preflown(turn, job))
+        _armed(turn, job)
+        return
+    right = turn.guard.right
+    if right is not None and right.job == job.id:
+        _armed(turn, job)
+        return
+    if attempt is not None or (job.retry is not None and turn.now < job.retry):
+        return
+    why = obstacle(turn, "fence")
+    if why is not None and not (why[0] == "peer-alive" and job.offs >= 2):
+        _say(turn, job, why[1])
+        return
+    begin(turn, "fence", job.id, off_twice=job.offs >= 2)
+
+
+def _preflight(turn: Turn, job: AgentJob) -> None:
+    """Keep one recent power reading at hand. Readings `off` in a row, 1 s apart, count towards law 2."""
+    waiting = job.reading is not None and turn.since(job.reading_since) < READING_S_MAX
+    fresh = job.power is not None and turn.since(job.power_at) < PREFLIGHT_S_MAX / 2
+    again = job.power is Power.OFF and job.offs < 2
+    if waiting or (fresh and not again):
+        return
+    read(turn, job, turn.guard.policy.readback_gap_alone_s if job.power is not None else 0.0)
+
+
+def read(turn: Turn, job: AgentJob, delay_s: float) -> None:
+    token = turn.nonce()
+    _update(turn, replace(job, reading=token, reading_since=turn.now))
+    turn.do(ReadPower(token, job.target, delay_s))
+
+
+def _preflown(turn: Turn, job: AgentJob) -> bool:
+    known = job.power in (Power.ON, Power.OFF)
+    return known and turn.since(job.power_at) < PREFLIGHT_S_MAX
+
+
+def _armed(turn: Turn, job: AgentJob) -> None:
+    """A right for this request: write the intent. If the target is off already nothing is sent (step 2)."""
+    guard = turn.guard
+    right = guard.right
+    if right is None or right.job != job.id or right.purpose != "fence":
+        return
+    if job.power is Power.OFF:
+        _use(turn, "fence")
+        turn.put(right=None)
+        job = replace(job, stage="reading", verified_exit=False)
+        _update(turn, job)
+        if job.offs >= 2:
+            _confirm(turn, job)
+        elif job.reading is None:
+            read(turn, job, guard.policy.readback_gap_alone_s)
+        return
+    intent = Intent(
+        id=turn.nonce(),
+        era=right.era,
+        version=right.version,
+        target=job.target,
+        boot_id=guard.boot_id,
+        start_by=after(right.committed, guard.policy.fire_s),
+        horizon_s=guard.horizon_s,
+    )
+    _use(turn, "fence")
+    turn.remember(intents=(*turn.guard.memory.intents, intent))
+    turn.put(right=None)
+    _update(turn, replace(job, stage="armed", intent=intent.id))
+    turn.note("intent", f"about to fence {job.target} in era {right.era}", era=right.era, version=right.version)
+    turn.do(Persisted(intent.id))
+
+
+def reconsider(turn: Turn, event: Reconsider) -> None:
+    """Step 5: the intent is on disk; look once more, then fire exactly once."""
+    intent, job = _intent(turn.guard, event.intent), _job_of(turn.guard, event.intent)
+    if intent is None or intent.spawned or job is None:
+        return
+    late = turn.now > intent.start_by
+    stopped = inhibits(turn.guard) or turn.guard.memory.holding or turn.guard.closing is not None
+    if late or stopped:
+        turn.remember(intents=tuple(i for i in turn.guard.memory.intents if i.id != intent.id))
+        why = "start_by has passed" if late else "an inhibit came before the shot"
+        _update(turn, replace(job, stage="wait", intent=None, said=why))
+        turn.note("shot-abandoned", f"nothing was sent to the fence device of {intent.target}: {why}")
+        return
+    _set_intent(turn, replace(intent, spawned=True))
+    _update(turn, replace(job, stage="firing"))
+    turn.do(Fire(intent.id, "off", intent.target))
+
+
+def shot_ended(turn: Turn, event: ShotEnded) -> None:
+    intent = _intent(turn.guard, event.intent)
+    if intent is None:
+        return
+    drained: Instant | None = turn.now
+    if not event.clean:
+        drained = None if intent.horizon_s is None else after(turn.now, intent.horizon_s)
+    _set_intent(turn, replace(intent, drained=drained))
+    turn.note("shot-ended", f"the shot at {intent.target} ended", exit_code=event.exit_code, clean=event.clean)
+    job = _job_of(turn.guard, event.intent)
+    if job is None:
+        return
+    verified = event.exit_code == 0
+    job = replace(job, stage="reading", verified_exit=verified, offs=1 if verified else 0, power=None, reading=None)
+    _update(turn, job)
+    policy = turn.guard.policy
+    read(turn, job, policy.readback_gap_s if verified else policy.readback_gap_alone_s)
+
+
+def power_read(turn: Turn, event: PowerRead) -> None:
+    job = next((j for j in turn.guard.agents if j.reading == event.token), None)
+    if job is None:
+        return
+    offs = job.offs + 1 if event.power is Power.OFF else 0
+    job = replace(job, reading=None, power=event.power, power_at=turn.now, offs=offs)
+    _update(turn, job)
+    if event.power is Power.UNKNOWN and job.stage == "wait":
+        _say(turn, job, f"the fence device of {job.target} does not answer: no claim is made")
+    if job.stage == "wait":
+        advance(turn)
+        return
+    if job.stage != "reading":
+        return
+    if job.offs >= 2:
+        _confirm(turn, job)
+    elif event.power is Power.OFF:
+        read(turn, job, turn.guard.policy.readback_gap_alone_s)
+    else:
+        text = f"{job.target} was shot but does not read off ({event.power.value}): unconfirmed"
+        _end_agent(turn, job, False, "unconfirmed", text)
+
+
+def _confirm(turn: Turn, job: AgentJob) -> None:
+    turn.remember(confirmed_off=True)
+    turn.note("confirmed-off", f"{job.target} reads off twice from fresh device sessions", target=job.target)
+    if job.action == "reboot":
+        turn.do(PowerOn(job.target))
+    _end_agent(turn, job, True, "confirmed-off", f"{job.target} is off, read back twice")
+
+
+def _end_agent(turn: Turn, job: AgentJob, confirmed: bool, reason: str, text: str) -> None:
+    if turn.guard.attempt is not None and turn.guard.attempt.job == job.id:
+        drop(turn, reason, text)
+    turn.put(agents=tuple(j for j in turn.guard.agents if j.id != job.id))
+    turn.do(AnswerAgent(job.id, confirmed, reason, text))
+    turn.note("agent-answered", text, reason=reason, confirmed=confirmed, target=job.target)
+
+
+def _say(turn: Turn, job: AgentJob | HandlerJob, text: str) -> None:
+    """Tell the waiting client why it waits, when that changes."""
+    if text == job.said:
+        return
+    if isinstance(job, AgentJob):
+        _update(turn, replace(job, said=text))
+    else:
+        turn.put(handlers=tuple(replace(j, said=text) if j.id == job.id else j for j in turn.guard.handlers))
+    turn.do(Progress(job.id, text))
+    turn.note("waiting", text, job=job.id)
+
+
+# ------------------------------------------------------------------ DRBD's handler
+
+
+def _handler(turn: Turn, job: HandlerJob) -> None:
+    guard = turn.guard
+    replica = next((r for r in guard.volumes.replicas if r.resource == job.resource), None) if guard.volumes else None
+    if replica is None:
+        _end_handler(turn, job, 1, "unknown-resource")
+        return
+    if replica.link in (Link.CONNECTED, Link.RESYNC) and turn.since(job.since) > 1.0:
+        _end_handler(turn, job, 1, "reconnected")
+        return
+    frozen = replica.role is Role.PRIMARY
+    register = guard.ack.register if guard.ack is not None else None
+    lost = register is not None and register.winner == guard.peer
+    if lost and not frozen and register is not None and "alone" in register.used:
+        _end_handler(turn, job, 6, "peer-won")
+        return
+    if not frozen and turn.since(job.since) >= guard.policy.handler_promote_s:
+        _end_handler(turn, job, 1, "no-right-in-time")
+        return
+    right = guard.right
+    if right is not None and right.job == job.id and right.purpose == "alone":
+        _granted(turn, job)
+        return
+    if guard.attempt is not None or (job.retry is not None and turn.now < job.retry):
+        return
+    if hold.flapping_replication(guard) and turn.since(job.since) < guard.policy.replication_settle_s:
+        _say(turn, job, "replication is flapping: waiting for the reconnect first")
+        return
+    why = obstacle(turn, "alone")
+    if why is not None:
+        _say(turn, job, why[1])
+        policy = guard.policy
+        spread = min(policy.handler_retry_s_max, policy.handler_retry_s_min * 2 ** min(job.tries, 4))
+        retry = after(turn.now, 0.2 + (spread - 0.2) * turn.fraction() if why[0] != "arbiter-silent" else 0.5)
+        turn.put(handlers=tuple(replace(j, retry=retry) if j.id == job.id else j for j in turn.guard.handlers))
+        return
+    begin(turn, "alone", job.id)
+
+
+def _granted(turn: Turn, job: HandlerJob) -> None:
+    """A right to run alone, for this very disconnection only."""
+    guard, right = turn.guard, turn.guard.right
+    if right is None or right.connects != guard.halves.connects:
+        turn.put(right=None)
+        return
+    _use(turn, "alone")
+    turn.do(Bar(guard.peer, on=True))
+    _end_handler(turn, job, 7 if guard.memory.confirmed_off else 4, "right-to-run-alone")
+    waiting = [h for h in turn.guard.handlers if h.connects == right.connects]
+    turn.put(right=replace(right, job=waiting[0].id) if waiting else None)
+
+
+def _end_handler(turn: Turn, job: HandlerJob, code: int, reason: str) -> None:
+    if turn.guard.attempt is not None and turn.guard.attempt.job == job.id:
+        drop(turn, reason, f"the handler of {job.resource} was answered")
+    turn.put(handlers=tuple(h for h in turn.guard.handlers if h.id != job.id))
+    turn.note("handler-answered", f"fence-peer of {job.resource}: {code}", code=code, reason=reason)
+    match code:
+        case 4 | 6 | 7:
+            turn.do(AnswerHandler(job.id, code, reason))
+        case _:
+            turn.do(AnswerHandler(job.id, 1, reason))
+
+
+# ------------------------------------------------------------------ the guard's own wins
+
+
+def _own_win(turn: Turn) -> None:
+    """A cold start or a releasing claim that was won: no client waits for it."""
+    right = turn.guard.right
+    if right is None or right.job is not None:
+        return
+    turn.put(right=None)
+    if right.cold:
+        _use(turn, "alone")
+        turn.note("cold-win", "nothing of the peer can be had: this node goes on alone")
+        turn.do(Unblock())
+    if right.releasing:
+        if right.target_live:
+            turn.page_once("held-peer-alive", "this node may run alone, but the hold stays: the peer answers")
+        else:
+            hold.lift(turn, everyones=True)
+
+
+def _use(turn: Turn, purpose: str) -> None:
+    """Journal the use of a win before it happens: it can then never be handed back."""
+    used = turn.guard.memory.used
+    if purpose not in used:
+        turn.remember(used=(*used, purpose))
+
+
+# ------------------------------------------------------------------ start, and requests that go away
+
+
+def client_gone(turn: Turn, event: ClientGone) -> None:
+    """Nobody waits any more. A shot that was fired goes on to its end and its drain; a claim is abandoned."""
+    attempt = turn.guard.attempt
+    if attempt is not None and attempt.job == event.id:
+        drop(turn, "client-gone", "the client went away")
+    if turn.guard.right is not None and turn.guard.right.job == event.id:
+        turn.put(right=None)
+    kept = tuple(j for j in turn.guard.agents if j.id != event.id or j.stage in ("firing", "reading"))
+    armed = next((j for j in turn.guard.agents if j.id == event.id and j.stage == "armed"), None)
+    if armed is not None:
+        turn.remember(intents=tuple(i for i in turn.guard.memory.intents if i.id != armed.intent))
+    turn.put(
+        agents=kept,
+        handlers=tuple(h for h in turn.guard.handlers if h.id != event.id),
+        dry=tuple(d for d in turn.guard.dry if d.id != event.id),
+    )
+
+
+def drain_at_start(turn: Turn, horizon_s: float | None) -> None:
+    """Guard start: whatever was left behind has been killed by now; every intent without a drain gets now + H."""
+    intents = []
+    for intent in turn.guard.memory.intents:
+        horizon = intent.horizon_s if intent.horizon_s is not None else horizon_s
+        if not intent.spawned:
+            continue  # never spawned: the fork came after `spawned` was durable
+        same_boot = intent.boot_id == turn.guard.boot_id
+        if intent.drained is not None and same_boot:
+            intents.append(intent)
+            continue
+        drained = None if horizon is None else after(turn.now, horizon)
+        intents.append(replace(intent, boot_id=turn.guard.boot_id, drained=drained))
+    if tuple(intents) != turn.guard.memory.intents:
+        turn.remember(intents=tuple(intents))
+
+
+def _intent(guard: Guard, intent_id: str) -> Intent | None:
+    return next((i for i in guard.memory.intents if i.id == intent_id), None)
+
+
+def _job(guard: Guard, job_id: str) -> AgentJob | None:
+    return next((j for j in guard.agents if j.id == job_id), None)
+
+
+def _job_of(guard: Guard, intent_id: str) -> AgentJob | None:
+    return next((j for j in guard.agents if j.intent == intent_id), None)
+
+
+def _update(turn: Turn, job: AgentJob) -> None:
+    turn.put(agents=tuple(job if j.id == job.id else j for j in turn.guard.agents))
+
+
+def _set_intent(turn: Turn, intent: Intent) -> None:
+    turn.remember(intents=tuple(intent if i.id == intent.id else i for i in turn.guard.memory.intents))

@@ -1,0 +1,318 @@
+"""The state of one guard, and one turn of it: a state that is replaced, and effects that pile up in order.
+
+The modules `claiming`, `shot`, `close`, `hold` and `attesting` each advance their part of a turn; `machine.step` calls
+them. Nothing here waits, reads a clock or draws a random number: `now` and the seed are handed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from guard.core import disturbance
+from guard.core.attest import Halves
+from guard.core.evidence import (
+    ClusterView,
+    Disk,
+    Forecast,
+    Link,
+    Membership,
+    Power,
+    Role,
+    Up,
+    Volumes,
+)
+from guard.core.instant import Instant, elapsed_s
+from guard.core.messages import ARBITER, BeatAck, InhibitView, Message, Offer, Purpose
+from guard.core.policy import Policy
+from guard.core.step import Effect, Memory, Note, Send, Step
+from guard.core.writes import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claim under way. At most one a guard."""
+
+    nonce: str
+    purpose: Purpose
+    job: str | None  # who asked: an agent or handler request; None = the guard itself (cold start, release)
+    sent: Instant
+    gather: bool = False
+    want_yield: bool = False
+    cold: bool = False
+    dry: bool = False
+    releasing: bool = False  # only "not whole" keeps the hold: won, the hold is lifted on the winner
+    offer: Offer | None = None
+    offered: Instant | None = None
+    committed: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """The winner's volatile permission to use its win now."""
+
+    purpose: Purpose
+    era: int
+    version: int
+    committed: Instant
+    connects: int  # the disconnection it was given for
+    job: str | None = None
+    cold: bool = False
+    releasing: bool = False
+    target_live: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AgentJob:
+    """One request of the fence agent, from question to answer."""
+
+    id: str
+    action: Literal["off", "reboot"]
+    target: str
+    since: Instant
+    until: Instant
+    stage: Literal["wait", "armed", "firing", "reading"] = "wait"
+    retry: Instant | None = None
+    reading: str | None = None  # token of the power reading under way
+    reading_since: Instant | None = None
+    power: Power | None = None  # last reading
+    power_at: Instant | None = None
+    offs: int = 0  # readings `off` in a row
+    verified_exit: bool = False
+    intent: str | None = None
+    said: str = ""  # last progress text
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerJob:
+    """One call of DRBD's fence-peer handler."""
+
+    id: str
+    resource: str
+    since: Instant
+    connects: int
+    retry: Instant | None = None
+    tries: int = 0
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DryJob:
+    id: str
+    purpose: Purpose
+    since: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """K1 to K5 under way. `asked`: the loser was asked; `written`: the arbiter was asked to end the era."""
+
+    nonce: str
+    version: int
+    session: str
+    connects: int
+    since: Instant
+    written: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Everything one guard knows. Only `memory` survives it."""
+
+    me: str
+    peer: str
+    policy: Policy
+    sight: disturbance.Policy
+    seed: str
+    boot_id: str
+    started: Instant
+    memory: Memory
+    horizon_s: float | None = None  # H of the peer's fence device; None = unbounded
+    drawn: int = 0
+    # what was seen
+    volumes: Volumes | None = None
+    stored: Volumes | None = None
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)
+    members: Membership | None = None
+    cluster: ClusterView | None = None
+    cluster_lost: Instant | None = None  # since when our own cluster does not answer
+    network: disturbance.Network = field(default_factory=lambda: disturbance.Network.at_start(Instant(0)))
+    probe: bool | None = None
+    bus: bool = False
+    halves: Halves = field(default_factory=lambda: Halves(""))
+    lost: str | None = None  # the session that was lost last
+    lost_at: Instant | None = None
+    ever_connected: bool = False  # since this guard started
+    whole_since: Instant | None = None
+    silent_since: Instant | None = None
+    # what the arbiter said last
+    ack: BeatAck | None = None
+    acked: Instant | None = None
+    store_doubted: bool = False
+    # what is under way
+    attempt: Attempt | None = None
+    right: Right | None = None
+    agents: tuple[AgentJob, ...] = ()
+    handlers: tuple[HandlerJob, ...] = ()
+    dry: tuple[DryJob, ...] = ()
+    closing: Closing | None = None
+    yielding: str | None = None  # nonce of the Ask whose yield waits for the suspension
+    forecasts: Mapping[bool, tuple[Forecast, Instant]] = field(default_factory=dict)  # by without_hold
+    last_verdict: Mapping[str, object] = field(default_factory=dict)
+    due: Mapping[str, Instant] = field(default_factory=dict)  # when a repeated duty comes next
+    paged: frozenset[str] = frozenset()
+
+
+class Turn:
+    """One step in the making."""
+
+    def __init__(self, guard: Guard, now: Instant) -> None:
+        self.guard = guard
+        self.now = now
+        self._memory_before = guard.memory
+        self._effects: list[Effect] = []
+
+    # ---- state
+
+    def put(self, **changed: Any) -> None:
+        self.guard = replace(self.guard, **changed)
+
+    def remember(self, **changed: Any) -> None:
+        self.guard = replace(self.guard, memory=replace(self.guard.memory, **changed))
+
+    def nonce(self) -> str:
+        """The next of an unguessable series: the seed is 128 random bits of this guard's start."""
+        drawn = self.guard.drawn + 1
+        self.put(drawn=drawn)
+        return hashlib.sha256(f"{self.guard.seed}|{drawn}".encode()).hexdigest()[:32]
+
+    def fraction(self) -> float:
+        """A number in [0, 1) for jitter, from the same series."""
+        return int(self.nonce()[:8], 16) / 2**32
+
+    # ---- output
+
+    def do(self, effect: Effect) -> None:
+        self._effects.append(effect)
+
+    def send(self, to: str, message: Message, expires_s: float = 3.0) -> None:
+        self.do(Send(to, message, expires_s))
+
+    def tell_arbiter(self, message: Message, expires_s: float = 3.0) -> None:
+        self.send(ARBITER, message, expires_s)
+
+    def note(
+        self, event: str, text: str, *, page: bool = False, data: Mapping[str, object] | None = None, **more: object
+    ) -> None:
+        self.do(Note(event, text, {**(data or {}), **more}, page))
+
+    def page_once(self, event: str, text: str, **data: object) -> None:
+        """Tell a person, once until `unpage`."""
+        if event not in self.guard.paged:
+            self.put(paged=self.guard.paged | {event})
+            self.note(event, text, page=True, data=data)
+
+    def unpage(self, event: str) -> None:
+        if event in self.guard.paged:
+            self.put(paged=self.guard.paged - {event})
+
+    def step(self) -> Step:
+        changed = self.guard.memory if self.guard.memory != self._memory_before else None
+        return Step(changed, tuple(self._effects))
+
+    # ---- time
+
+    def since(self, moment: Instant | None) -> float:
+        """Seconds since `moment`; infinity if it never was."""
+        return float("inf") if moment is None else elapsed_s(moment, self.now)
+
+    def every(self, duty: str, seconds: float) -> bool:
+        """True at most once in `seconds` for this duty."""
+        next_at = self.guard.due.get(duty)
+        if next_at is not None and self.now < next_at:
+            return False
+        at = Instant(self.now + round(seconds * 1e9))
+        self.put(due={**self.guard.due, duty: at})
+        return True
+
+    def soon(self, duty: str) -> None:
+        """Let `every(duty)` be true at the next look."""
+        self.put(due={k: v for k, v in self.guard.due.items() if k != duty})
+
+
+# ------------------------------------------------------------------ questions about a guard's state
+
+
+def connected(guard: Guard) -> bool:
+    """Every resource has its replication connection now."""
+    volumes = guard.volumes
+    if volumes is None or not volumes.replicas:
+        return False
+    return all(r.link in (Link.CONNECTED, Link.RESYNC) for r in volumes.replicas)
+
+
+def whole(guard: Guard) -> bool | None:
+    """One membership with controllers up on both, replication connected, every disk UpToDate. None = cannot tell."""
+    members, cluster, volumes = guard.members, guard.cluster, guard.volumes
+    if members is None or cluster is None or volumes is None or members.peer_member is None:
+        return None
+    if Up.UNKNOWN in (cluster.controller, cluster.peer_controller) or not volumes.replicas:
+        return None
+    if not members.peer_member or (cluster.controller, cluster.peer_controller) != (Up.UP, Up.UP):
+        return False
+    good = Disk.UP_TO_DATE
+    return all(r.link is Link.CONNECTED and r.disk is good and r.peer_disk is good for r in volumes.replicas)
+
+
+def primary(guard: Guard) -> bool:
+    """Primary of any resource now, as far as is known."""
+    return guard.volumes is not None and any(r.role is Role.PRIMARY for r in guard.volumes.replicas)
+
+
+def session(guard: Guard) -> str | None:
+    """The session that stands now, or the one lost last."""
+    now = guard.halves.session(guard.me, guard.peer)
+    if now is not None:
+        return now
+    if guard.lost is not None:
+        return guard.lost
+    return guard.memory.session.name if guard.memory.session is not None else None
+
+
+def sitting(guard: Guard) -> bool:
+    """This node was Primary in the attested session of this era."""
+    kept = guard.memory.session
+    return kept is not None and kept.primary and kept.era == guard.memory.era
+
+
+def inhibits(guard: Guard) -> tuple[InhibitView, ...]:
+    """Every reason that this guard knows why nothing may fire: its own and those the arbiter keeps."""
+    own = guard.memory.inhibits
+    theirs = guard.ack.inhibits if guard.ack is not None else ()
+    return (*own.values(), *(i for i in theirs if i.id not in own))
+
+
+def braked(guard: Guard) -> bool:
+    """This node neither claims for a fence nor shoots."""
+    return bool(inhibits(guard)) or guard.memory.holding
+
+
+def arbiter_up(guard: Guard, now: Instant) -> bool:
+    """It answered a beat within the last 2 s."""
+    return guard.acked is not None and elapsed_s(guard.acked, now) <= guard.policy.heard_s
+
+
+def peer_silent(guard: Guard) -> bool:
+    """The peer looks dead from here: no knet link up, or out of the membership, or the probe unanswered."""
+    members = guard.members
+    if members is None or members.running is not Up.UP:
+        return False
+    links_down = bool(members.links) and all(state is Up.DOWN for _, state in members.links)
+    return members.peer_member is False or links_down or guard.probe is False
+
+
+def undrained(guard: Guard, now: Instant) -> bool:
+    """Something of a shot may still act."""
+    return any(i.spawned and (i.drained is None or i.drained > now) for i in guard.memory.intents)

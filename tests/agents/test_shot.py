@@ -1,0 +1,346 @@
+"""A supervised shot with real programs, real cgroups and real sockets: it ends when it must and nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import alive, mount, until
+
+from fencing import cgroup, sockdiag
+from fencing.delegate import NOT_STARTED
+from fencing.supervisor import Supervisor
+from guard.adapters.clock import BootClock
+from guard.errors import Refused, Unavailable
+from guard.ports import DeviceSettings
+
+ROOT = Path(__file__).parents[2]
+ONE_SHOT = Path(__file__).with_name("one_shot.py")
+Writer = Callable[..., DeviceSettings]
+pytestmark = pytest.mark.root
+
+TREE = """
+import os, signal, sys, time
+pids = open(sys.argv[0] + ".pids", "a")
+for kind in ("child", "session", "orphan"):
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if kind != "child":
+            os.setsid()
+        if kind == "orphan" and os.fork() != 0:
+            os._exit(0)
+        pids.write(f"{os.getpid()}\\n"); pids.flush()
+        time.sleep(600)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pids.write(f"{os.getpid()}\\n"); pids.flush()
+time.sleep(600)
+"""
+STUCK_SENDER = """
+import socket, sys, time
+connection = socket.create_connection(("127.0.0.1", int(open(sys.argv[0] + ".port").read())))
+connection.setblocking(False)
+sent = 0
+try:
+    while True:
+        sent += connection.send(b"power off " * 6000)
+except BlockingIOError:
+    pass
+open(sys.argv[0] + ".tmp", "w").write(str(sent))
+import os
+os.rename(sys.argv[0] + ".tmp", sys.argv[0] + ".sent")
+"""
+
+
+def pids_of(device: DeviceSettings, count: int) -> list[int]:
+    file = Path(device.agent + ".pids")
+    until(lambda: file.exists() and len(file.read_text().split()) >= count, "the delegate and its children run")
+    return [int(pid) for pid in file.read_text().split()]
+
+
+@pytest.mark.asyncio
+async def test_good_run_is_clean(supervisor: Supervisor, delegate: Writer, tmp_path: Path, parent: str) -> None:
+    """An agent that ends by itself gives its code, is clean, read our words last, and leaves no group."""
+    device = delegate(f"cat > {tmp_path}/stdin; exit 7", options={"ip": "192.0.2.1", "action": "banana"})
+    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    assert (result.exit_code, result.clean, result.killed, result.sockets_destroyed) == (7, True, 0, 0)
+    lines = (tmp_path / "stdin").read_text().splitlines()
+    assert sorted(lines) == ["action=off", "ip=192.0.2.1", "nodename=fs1b"]
+    root = mount()
+    assert root is not None
+    assert list((root / parent / "here").glob("shot-*")) == []
+
+
+def test_child_sees_nothing_of_ours(delegate: Writer, tmp_path: Path, parent: str) -> None:
+    """The delegate's environment is PATH and LANG, its folder is /, and no descriptor of the guard leaks to it."""
+    text = (
+        "import json, os\n"
+        "seen = {'env': sorted(os.environ), 'folder': os.getcwd(), 'descriptors': os.listdir('/proc/self/fd')}\n"
+        f"open('{tmp_path}/seen', 'w').write(json.dumps(seen))"
+    )
+    device = delegate(text, shell="/usr/bin/python3 -I")
+    ran = subprocess.run(
+        [sys.executable, ONE_SHOT, parent, device.agent, "30"],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "VIRTUAL_ENV": "/x", "LD_LIBRARY_PATH": "/x", "SECRET": "x"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert json.loads(ran.stdout)["exit_code"] == 0, ran.stderr
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert set(seen["env"]) - {"LC_CTYPE"} == {"LANG", "PATH"}, "Python itself may add LC_CTYPE (PEP 538)"
+    assert seen["folder"] == "/"
+    assert set(seen["descriptors"]) <= {"0", "1", "2", "3"}, "3 is the listing itself"
+
+
+@pytest.mark.asyncio
+async def test_hanging_agent_is_ended_with_its_tree(supervisor: Supervisor, delegate: Writer) -> None:
+    """At the deadline the whole tree dies: children, own sessions, orphans, deaf to SIGTERM."""
+    device = delegate(TREE, timeout_s=2.0, shell="/usr/bin/python3 -I")
+    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    assert (result.exit_code, result.clean) == (None, False)
+    pids = pids_of(device, 4)
+    assert result.killed >= 4
+    assert not [pid for pid in pids if alive(pid)]
+
+
+@pytest.mark.asyncio
+async def test_child_left_behind_is_not_clean(supervisor: Supervisor, delegate: Writer) -> None:
+    """An agent that exits 0 but leaves a child has its code, but is not clean, and the child is dead."""
+    device = delegate('setsid sleep 600 >/dev/null 2>&1 & echo $! > "$0.pids"; exit 0')
+    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    assert (result.exit_code, result.clean, result.killed) == (0, False, 1)
+    assert not alive(int(Path(device.agent + ".pids").read_text()))
+
+
+class FrozenPeer:
+    """A device on loopback that accepts and does not read until told to."""
+
+    def __init__(self, device: DeviceSettings) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        Path(device.agent + ".port").write_text(str(self._server.getsockname()[1]))
+        self._sent = Path(device.agent + ".sent")
+        self.connection: socket.socket | None = None
+
+    def accept(self) -> int:
+        """Once the sender is stuck: number of bytes it has handed to its kernel."""
+        self._server.settimeout(30)
+        self.connection, _ = self._server.accept()
+        until(self._sent.exists, "the delegate has filled its buffers")
+        return int(self._sent.read_text())
+
+    def arrived(self) -> int:
+        assert self.connection is not None
+        return int(struct.unpack("i", fcntl.ioctl(self.connection, termios.FIONREAD, bytes(4)))[0])
+
+    def read_all(self) -> int:
+        """The freeze ends: everything that still comes in."""
+        assert self.connection is not None
+        self.connection.settimeout(30)
+        total = 0
+        try:
+            while piece := self.connection.recv(1 << 20):
+                total += len(piece)
+        except ConnectionResetError:
+            pass
+        self.connection.close()
+        self._server.close()
+        return total
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("end", ["exits by itself", "is killed"])
+async def test_dead_agent_sends_nothing_more(supervisor: Supervisor, delegate: Writer, end: str) -> None:
+    """Data in the kernel of a dead agent never reaches a device that was frozen: its sockets are destroyed."""
+    more = "" if end == "exits by itself" else "time.sleep(600)"
+    device = delegate(STUCK_SENDER + more, timeout_s=2.0, shell="/usr/bin/python3 -I")
+    peer = FrozenPeer(device)
+    firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1"))
+    sent = await asyncio.to_thread(peer.accept)
+    result = await firing
+    arrived = peer.arrived()
+    assert arrived < sent, "nothing was stuck, so this test would show nothing"
+    assert (result.clean, result.sockets_destroyed) == (False, 1), result.output
+    assert result.exit_code == (0 if end == "exits by itself" else None)
+    assert await asyncio.to_thread(peer.read_all) <= arrived
+
+
+def test_without_destroying_the_data_would_arrive(delegate: Writer) -> None:
+    """The counter-test: kill -9 alone, and the kernel delivers the dead agent's data after the freeze."""
+    device = delegate(STUCK_SENDER + "time.sleep(600)", shell="/usr/bin/python3 -I")
+    peer = FrozenPeer(device)
+    with subprocess.Popen([device.agent], stdin=subprocess.DEVNULL) as agent:
+        sent = peer.accept()
+        agent.kill()
+    assert peer.arrived() < sent
+    assert peer.read_all() == sent
+
+
+def test_this_kernel_can_find_and_destroy() -> None:
+    """The self-test of socket hunting passes where the tests above do."""
+    assert sockdiag.shortcoming() is None
+
+
+def start_guard(parent: str, device: DeviceSettings, timeout_s: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, ONE_SHOT, parent, device.agent, str(timeout_s)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_shot_dies_with_its_guard(parent: str, delegate: Writer) -> None:
+    """kill -9 of the guard ends the shot at once: its watch sees the lifeline break."""
+    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    with start_guard(parent, device, 60) as guard:
+        pids = pids_of(device, 4)
+        guard.kill()
+    until(lambda: not any(alive(pid) for pid in pids), "the tree is dead")
+
+
+def test_shot_ends_in_time_though_the_guard_hangs(parent: str, delegate: Writer) -> None:
+    """A stopped guard cannot act at the deadline; the watch does, and the guard then reports no result."""
+    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    with start_guard(parent, device, 3) as guard:
+        pids = pids_of(device, 4)
+        guard.send_signal(signal.SIGSTOP)
+        try:
+            until(lambda: not any(alive(pid) for pid in pids), "the tree is dead")
+        finally:
+            guard.send_signal(signal.SIGCONT)
+        out, _ = guard.communicate(timeout=30)
+    result = json.loads(out)
+    assert (result["exit_code"], result["clean"]) == (None, False)
+
+
+@pytest.mark.asyncio
+async def test_next_guard_clears_what_is_left(parent: str, delegate: Writer) -> None:
+    """Guard and watch both killed: `clear` of the next guard ends the tree and removes the group; then all is new."""
+    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    with start_guard(parent, device, 60) as guard:
+        pids = pids_of(device, 4)
+        watch = int(Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()[0])
+        guard.send_signal(signal.SIGSTOP)
+        os.kill(watch, signal.SIGKILL)
+        guard.kill()
+    assert all(alive(pid) for pid in pids), "the delegate outlived both, which is the case to mend"
+    supervisor = Supervisor(BootClock(), node="here", parent=parent)
+    stranger = Supervisor(BootClock(), node="elsewhere", parent=parent)
+    assert await stranger.clear() == 0
+    assert all(alive(pid) for pid in pids)
+    assert await supervisor.clear() >= 4
+    assert not any(alive(pid) for pid in pids)
+    assert await supervisor.clear() == 0
+    again = await supervisor.fire(delegate("exit 0"), "off", "there", "one")
+    assert (again.exit_code, again.clean) == (0, True)
+
+
+@pytest.mark.asyncio
+async def test_cancelled_shot_is_ended(supervisor: Supervisor, delegate: Writer) -> None:
+    """A cancelled task leaves no delegate running."""
+    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1"))
+    pids = await asyncio.to_thread(pids_of, device, 4)
+    firing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await firing
+    await asyncio.to_thread(until, lambda: not any(alive(pid) for pid in pids), "the tree is dead")
+
+
+@pytest.mark.asyncio
+async def test_one_shot_id_fires_once(supervisor: Supervisor, delegate: Writer) -> None:
+    """While a shot runs, the same id cannot run again."""
+    device = delegate("echo x >> \"$0.pids\"; sleep 1")
+    results = await asyncio.gather(
+        *(supervisor.fire(device, "off", "fs1b", "same") for _ in range(3)), return_exceptions=True
+    )
+    assert sum(isinstance(result, Unavailable) for result in results) == 2
+    assert Path(device.agent + ".pids").read_text() == "x\n"
+
+
+HYBRID = (
+    "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+    "40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n"
+)
+V2 = "41 31 0:38 / {} {},relatime shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+
+
+def test_mount_is_found_in_mountinfo() -> None:
+    """cgroup v2 is found alone, beside v1 and under an odd name; read-only or v1 alone is none."""
+    assert cgroup.mount_of(V2.format("/sys/fs/cgroup", "rw")) == Path("/sys/fs/cgroup")
+    assert cgroup.mount_of(HYBRID + V2.format("/sys/fs/cgroup/unified", "rw")) == Path("/sys/fs/cgroup/unified")
+    assert cgroup.mount_of(V2.format(r"/c\040g", "rw")) == Path("/c g")
+    assert cgroup.mount_of(V2.format("/sys/fs/cgroup", "ro")) is None
+    assert cgroup.mount_of(HYBRID) is None
+
+
+@pytest.mark.asyncio
+async def test_no_cgroup_no_fence(tmp_path: Path, delegate: Writer) -> None:
+    """Without cgroup v2 the supervisor says so and starts nothing."""
+    (tmp_path / "mountinfo").write_text(HYBRID)
+    supervisor = Supervisor(BootClock(), node="here", parent="p", mountinfo=tmp_path / "mountinfo")
+    device = delegate('touch "$0.ran"')
+    assert "no writable cgroup v2" in str(supervisor.usable())
+    with pytest.raises(Unavailable):
+        await supervisor.fire(device, "off", "fs1b", "s1")
+    assert not Path(device.agent + ".ran").exists()
+
+
+def test_usable_here(supervisor: Supervisor) -> None:
+    """Where these tests run, a group can be made and removed."""
+    assert supervisor.usable() is None
+
+
+def test_no_group_no_agent(delegate: Writer, tmp_path: Path) -> None:
+    """An agent that cannot join its group is not started."""
+    device = delegate('touch "$0.ran"')
+    reading, writing = os.pipe()
+    script = str(ROOT / "fencing" / "delegate.py")
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", script, str(tmp_path / "gone"), "30", str(reading), device.agent],
+        pass_fds=(reading,),
+        capture_output=True,
+        check=False,
+    )
+    os.close(reading)
+    os.close(writing)
+    assert ran.returncode == NOT_STARTED
+    assert b"cannot start" in ran.stderr
+    assert not Path(device.agent + ".ran").exists()
+
+
+@pytest.mark.asyncio
+async def test_no_smuggled_options(supervisor: Supervisor, delegate: Writer) -> None:
+    """A line break in an option would be another option; it is refused, and nothing runs."""
+    device = delegate('touch "$0.ran"', options={"ip": "192.0.2.1\naction=on"})
+    with pytest.raises(Refused):
+        await supervisor.fire(device, "off", "fs1b", "s1")
+    assert not Path(device.agent + ".ran").exists()
+
+
+@pytest.mark.asyncio
+async def test_output_is_short_and_hides_secrets(supervisor: Supervisor, delegate: Writer) -> None:
+    """The last 4 KiB of stderr are kept, endless output blocks nobody, and passwords are not in them."""
+    device = delegate("yes noise | head -c 300000 >&2; echo using s3cret now >&2; exit 1", options={"password": "s3cret"})
+    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    assert (result.exit_code, len(result.output)) == (1, 4096)
+    assert result.output.endswith("using *** now\n")
+
+
+@pytest.mark.asyncio
+async def test_missing_agent(supervisor: Supervisor) -> None:
+    """An agent that is not installed is Unavailable, with its name."""
+    device = DeviceSettings(agent="fence_of_nowhere", options={}, horizon_s=None)
+    with pytest.raises(Unavailable, match="fence_of_nowhere"):
+        await supervisor.fire(device, "off", "fs1b", "s1")

@@ -1,0 +1,189 @@
+"""A run as a picture: one lane a node, the freeze as a band, services as bars, shots as marks. SVG by hand, PNG through cairosvg."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+from tests.lab.plan import nodes_of
+from tests.lab.record import Interval, Record, spans
+
+WIDTH, LEFT, RIGHT, LANE, TOP = 1180, 96, 24, 26, 86
+BEFORE_S = 4.0
+COLOURS = {
+    "on": "#e3e8ee",
+    "service": "#2f7d4f",
+    "freeze": "#cfe3f7",
+    "shot": "#c0392b",
+    "command": "#e08e0b",
+    "hold": "#6a4fb3",
+    "text": "#1d2733",
+    "grid": "#c9d1da",
+}
+
+
+class _Scale:
+    """Seconds since the freeze to pixels."""
+
+    def __init__(self, record: Record) -> None:
+        self.zero = record.marks.get("freeze", record.events[0].at_s if record.events else 0.0)
+        self.begin = self.zero - BEFORE_S
+        self.end = max(record.marks.get("watched", self.zero + 1.0), self.zero + 1.0)
+
+    def x(self, at_s: float) -> float:
+        inside = min(max(at_s, self.begin), self.end)
+        return LEFT + (inside - self.begin) / (self.end - self.begin) * (WIDTH - LEFT - RIGHT)
+
+    def seen(self, at_s: float) -> bool:
+        return self.begin <= at_s <= self.end
+
+
+def draw(record: Record, out: Path) -> list[Path]:
+    """Write timeline.svg and, where cairosvg can be imported, timeline.png. Returns what was written."""
+    text = svg(record)
+    written = [out / "timeline.svg"]
+    written[0].write_text(text)
+    try:
+        import cairosvg
+    except (ImportError, OSError):  # OSError: the library is there, libcairo is not
+        return written
+    png = out / "timeline.png"
+    cairosvg.svg2png(bytestring=text.encode(), write_to=str(png), scale=1.5)
+    written.append(png)
+    return written
+
+
+def svg(record: Record) -> str:
+    """The whole picture."""
+    scale = _Scale(record)
+    lanes = [name for row in record.rows for name in nodes_of(str(row["pair"]))]
+    height = TOP + LANE * len(lanes) + 10 * len(record.rows) + 64
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
+        'font-family="DejaVu Sans, Helvetica, sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        _text(LEFT, 24, record.title, size=16, weight="bold"),
+        _text(LEFT, 44, summary(record), size=12),
+    ]
+    bottom = height - 44
+    parts += _freeze_band(record, scale, bottom) + _axis(scale, bottom)
+    y = TOP
+    for row in record.rows:
+        for name in nodes_of(str(row["pair"])):
+            parts += _lane(record, scale, name, y, primary=row["primary"] == name)
+            y += LANE
+        y += 10
+    parts += _legend(height - 14)
+    parts.append("</svg>")
+    return "\n".join(parts) + "\n"
+
+
+def summary(record: Record) -> str:
+    """What the rows add up to, in one line."""
+    shots = [len(row["shot"]) for row in record.rows if isinstance(row["shot"], list | tuple)]
+    down = sum(1 for row in record.rows if not row["service_up"])
+    return (
+        f"pairs with both nodes shot: {shots.count(2)}, one: {shots.count(1)}, none: {shots.count(0)}; "
+        f"service down at the end: {down} of {len(record.rows)}"
+    )
+
+
+def _freeze_band(record: Record, scale: _Scale, bottom: float) -> list[str]:
+    if "freeze" not in record.marks:
+        return []
+    left, right = scale.x(record.marks["freeze"]), scale.x(record.marks.get("thaw", scale.end))
+    return [
+        f'<rect x="{left:.1f}" y="{TOP - 16}" width="{right - left:.1f}" height="{bottom - TOP + 16:.1f}" fill="{COLOURS["freeze"]}"/>',
+        _text(left + 4, TOP - 4, f"network frozen {record.marks.get('thaw', scale.end) - record.marks['freeze']:.1f} s", size=11),
+    ]
+
+
+def _axis(scale: _Scale, bottom: float) -> list[str]:
+    parts = []
+    length = scale.end - scale.begin
+    step = next(s for s in (1, 2, 5, 10, 20, 30, 60, 120, 300, 3600) if length / s <= 16 or s == 3600)
+    second = -int(BEFORE_S // step) * step
+    while scale.zero + second <= scale.end:
+        x = scale.x(scale.zero + second)
+        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 2}" x2="{x:.1f}" y2="{bottom}" stroke="{COLOURS["grid"]}" stroke-width="0.6"/>')
+        parts.append(_text(x, bottom + 14, f"{second:+d} s" if second else "0", size=10, anchor="middle"))
+        second += step
+    return parts
+
+
+def _lane(record: Record, scale: _Scale, name: str, y: float, *, primary: bool) -> list[str]:
+    parts = [_text(LEFT - 8, y + 15, name + (" *" if primary else ""), anchor="end", weight="bold" if primary else "normal")]
+    offs = [e.at_s for e in record.of("power-off", name)]
+    powered = spans([e.at_s for e in record.of("power-on", name)], offs, scale.end)
+    parts += [_bar(scale, one, y + 3, LANE - 8, COLOURS["on"]) for one in powered]
+    services = record.of("service", name)
+    ends = [e.at_s for e in services if e.detail == "stop"] + offs
+    running = spans([e.at_s for e in services if e.detail == "start"], ends, scale.end)
+    parts += [_bar(scale, one, y + 6, LANE - 14, COLOURS["service"]) for one in running]
+    parts += [_thin(scale, one, y + LANE - 7, name) for one in pending(record, name, scale.end)]
+    for event in record.of("hold", name):
+        if scale.seen(event.at_s):
+            parts.append(_tick(scale.x(event.at_s), y, COLOURS["hold"], f"{name}: {event.detail}"))
+    for event in record.of("off-accepted", name):
+        if scale.seen(event.at_s):
+            parts.append(_tick(scale.x(event.at_s), y, COLOURS["command"], f"off accepted from {event.detail}"))
+    parts += [_cross(scale.x(moment), y + LANE / 2 - 1, name) for moment in offs if scale.seen(moment)]
+    return parts
+
+
+def pending(record: Record, name: str, until_s: float) -> list[Interval]:
+    """When a fence agent that this node started was at work (or its command waited in the frozen network)."""
+    agents = record.of("agent", name)
+    starts = [e.at_s for e in agents if e.detail.split()[0] == "agent-off"]
+    ends = [e.at_s for e in agents if e.detail.split()[0] in ("agent-off-done", "agent-off-failed")]
+    return spans(starts, ends + [e.at_s for e in record.of("power-off", name)], until_s)
+
+
+def _legend(y: float) -> list[str]:
+    entries = [
+        ("on", "power on"),
+        ("service", "service runs"),
+        ("freeze", "network frozen"),
+        ("command", "fence agent at work; | its power-off accepted"),
+        ("shot", "power off"),
+    ]
+    parts, x = [], float(LEFT)
+    for colour, words in entries:
+        parts.append(f'<rect x="{x}" y="{y - 9}" width="12" height="10" fill="{COLOURS[colour]}"/>')
+        parts.append(_text(x + 16, y, words, size=11))
+        x += 40 + 6.6 * len(words)
+    parts.append(_text(x, y, "* primary before the freeze", size=11))
+    return parts
+
+
+def _bar(scale: _Scale, one: Interval, y: float, height: float, colour: str) -> str:
+    left, right = scale.x(one.start_s), scale.x(one.end_s)
+    return f'<rect x="{left:.1f}" y="{y:.1f}" width="{max(0.0, right - left):.1f}" height="{height}" rx="2" fill="{colour}"/>'
+
+
+def _thin(scale: _Scale, one: Interval, y: float, name: str) -> str:
+    left, right = scale.x(one.start_s), scale.x(one.end_s)
+    return (
+        f'<rect x="{left:.1f}" y="{y:.1f}" width="{max(0.0, right - left):.1f}" height="3" fill="{COLOURS["command"]}">'
+        f"<title>{escape(name)}: fence agent at work</title></rect>"
+    )
+
+
+def _tick(x: float, y: float, colour: str, words: str) -> str:
+    return (
+        f'<rect x="{x - 1.5:.1f}" y="{y + 1:.1f}" width="3" height="{LANE - 4}" fill="{colour}"><title>{escape(words)}</title></rect>'
+    )
+
+
+def _cross(x: float, y: float, name: str) -> str:
+    return (
+        f'<path d="M{x - 6:.1f} {y - 6:.1f} l12 12 m0 -12 l-12 12" stroke="{COLOURS["shot"]}" stroke-width="3">'
+        f"<title>{escape(name)}: power off</title></path>"
+    )
+
+
+def _text(x: float, y: float, words: str, *, size: int = 12, anchor: str = "start", weight: str = "normal") -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}" fill="{COLOURS["text"]}">'
+        f"{escape(words)}</text>"
+    )

@@ -1,0 +1,199 @@
+"""One run from start to end: form the pairs, freeze, watch, thaw, watch, and say for each pair what became of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tests.lab.fabric import access_of
+from tests.lab.freeze import SETTLE_S, BlackHole, Crash, Flap, Freeze, Late, MlagFreeze, NodeLinks, StpFreeze
+from tests.lab.pairs import Site
+from tests.lab.picture import draw
+from tests.lab.plan import Plan, first_primary, nodes_of
+from tests.lab.record import Event, Interval, Record, spans, uncovered_s
+from tests.lab.space import boottime
+
+LATE_DRAIN_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one pair. Seconds; None: could not be measured, or did not happen.
+
+    `shot`: nodes whose power a fence command took. `wrong_node`: the primary was shot and its peer was not.
+    `service_stopped_s`: from the freeze to the end of the watch, how long the service ran on neither node.
+    `write_stall_s`: the longest time between two acknowledged writes in that window (None without the stand-in's writer).
+    `promoted_after_s`: from the freeze to the first promotion of the other node.
+    `both_s`: how long both nodes ran the service at once.
+    """
+
+    pair: str
+    primary: str
+    shot: tuple[str, ...]
+    primary_shot: bool
+    wrong_node: bool
+    service_stopped_s: float
+    service_up: bool
+    write_stall_s: float | None
+    promoted_after_s: float | None
+    both_s: float
+    off_commands: int
+
+
+def run(plan: Plan, out: Path, *, during: Callable[[Site], None] | None = None, quiet: bool = False) -> Record:
+    """The whole run; leaves `record.json`, `timeline.svg` (and .png) and logs in `out`. `during` is called while frozen."""
+    record = Record(title(plan), plan.as_dict())
+    begun = boottime()
+    if not quiet:
+        record.on_event = lambda event: print(f"{event.at_s - begun:7.2f} {event.kind:15} {event.who:8} {event.detail}", flush=True)
+    with Site(plan, record) as site:
+        try:
+            site.build()
+            site.start()
+            site.wait_formed()
+            record.mark("formed")
+            primaries = {pair: primary_of(site, pair) for pair in plan.pair_names()}
+            freeze_and_watch(site, primaries, during)
+            gather(site, record)
+            record.rows = [asdict(row) for row in rows(site, primaries)]
+            record.mark("end")
+        finally:
+            site.keep_logs(out)
+    save(record, out)
+    return record
+
+
+def freeze_and_watch(site: Site, primaries: dict[str, str], during: Callable[[Site], None] | None) -> None:
+    """Begin, wait it out, end, watch. Marks `freeze` and `thaw`."""
+    plan, record = site.plan, site.record
+    freeze = make_freeze(site, primaries)
+    freeze.prepare()
+    time.sleep(max(plan.settle_s, SETTLE_S))
+    record.mark("freeze")
+    freeze.begin()
+    began = boottime()
+    if during is not None:
+        during(site)
+    time.sleep(max(0.0, began + freeze.seconds - 1.0 - boottime()))
+    if freeze.kind in ("stp", "mlag"):
+        site.fabric.wait_forwarding(20)  # the spanning tree decides
+        freeze.end()
+    else:
+        time.sleep(max(0.0, began + freeze.seconds - boottime()))
+        freeze.end()
+        site.fabric.wait_forwarding(90)
+    record.mark("thaw")
+    thawed = boottime()
+    if isinstance(freeze, Late):
+        time.sleep(min(LATE_DRAIN_S, plan.watch_s))
+        freeze.clear()
+    time.sleep(max(0.0, thawed + plan.watch_s - boottime()))
+    record.mark("watched")
+
+
+def make_freeze(site: Site, primaries: dict[str, str]) -> Freeze:
+    """The freeze that the plan names."""
+    plan, fabric = site.plan, site.fabric
+    match plan.freeze:
+        case "stp":
+            return StpFreeze(fabric, plan.seconds)
+        case "blackhole":
+            return BlackHole(fabric, plan.seconds)
+        case "late":
+            return Late(fabric, plan.seconds)
+        case "mlag":
+            return MlagFreeze(fabric, site.switches, site.record, plan.seconds)
+        case "node-links":
+            return NodeLinks(fabric, [(access_of(name), name) for name in primaries.values()], plan.seconds)
+        case "flap":
+            return Flap(fabric, plan.seconds)
+        case _:
+            return Crash(lambda: [site.nodes[name] for name in primaries.values()], plan.seconds, ports_stay_up=plan.ports_stay_up)
+
+
+def primary_of(site: Site, pair: str) -> str:
+    """The node that runs the service now."""
+    for name in nodes_of(pair):
+        if site.service_on(name):
+            return name
+    return first_primary(pair)
+
+
+def gather(site: Site, record: Record) -> None:
+    """Turn the nodes' own logs into events."""
+    for name, node in site.nodes.items():
+        for log, kind in (("role", "role"), ("srv", "service"), ("fence", "agent")):
+            for moment, words in node.log_times(f"/var/log/pglab/{log}.log"):
+                record.events.append(Event(moment, kind, name, words))
+
+
+def service_spans(record: Record, name: str, until_s: float) -> list[Interval]:
+    """When the service ran on a node: from its agent's `start` to `stop`, or to the node's power-off."""
+    services = record.of("service", name)
+    starts = [e.at_s for e in services if e.detail == "start"]
+    ends = [e.at_s for e in services if e.detail == "stop"] + [e.at_s for e in record.of("power-off", name)]
+    return spans(starts, ends, until_s)
+
+
+def rows(site: Site, primaries: dict[str, str]) -> list[Row]:
+    """One row a pair, also where all went well."""
+    record = site.record
+    window = Interval(record.marks["freeze"], record.marks["watched"])
+    return [row(record, pair, primaries[pair], window, site) for pair in site.plan.pair_names()]
+
+
+def row(record: Record, pair: str, primary: str, window: Interval, site: Site) -> Row:
+    """The row of one pair, from the record alone."""
+    names = nodes_of(pair)
+    other = next(name for name in names if name != primary)
+    running = {name: service_spans(record, name, window.end_s) for name in names}
+    shot = tuple(n for n in names if any(e.detail != "crash" and e.at_s >= window.start_s for e in record.of("power-off", n)))
+    promotions = [e.at_s for e in record.of("role", other) if e.detail == "promoted" and e.at_s >= window.start_s]
+    alone = sum(uncovered_s(running[n], window) for n in names)
+    neither = uncovered_s(running[names[0]] + running[names[1]], window)
+    return Row(
+        pair=pair,
+        primary=primary,
+        shot=shot,
+        primary_shot=primary in shot,
+        wrong_node=primary in shot and other not in shot,
+        service_stopped_s=round(neither, 2),
+        service_up=any(site.service_on(n) for n in names),
+        write_stall_s=None,
+        promoted_after_s=round(promotions[0] - window.start_s, 2) if promotions else None,
+        both_s=round(window.length_s + neither - alone, 2),
+        off_commands=sum(len(record.of("off-accepted", n)) for n in names),
+    )
+
+
+def title(plan: Plan) -> str:
+    """One line for pictures and tables."""
+    who = "guarded" if plan.guarded else "stock"
+    return f"{plan.pairs} {'pair' if plan.pairs == 1 else 'pairs'}, {who}: {plan.freeze} {plan.seconds:g} s, power-off takes {plan.latency_s:g} s"
+
+
+def save(record: Record, out: Path) -> None:
+    """record.json, timeline.svg and, where cairosvg is there, timeline.png."""
+    out.mkdir(parents=True, exist_ok=True)
+    record.save(out / "record.json")
+    draw(record, out)
+
+
+def table(record: Record) -> str:
+    """The rows as text, 80 columns."""
+    lines = [f"{'pair':6}{'primary':9}{'shot':14}{'stopped':>9}{'stall':>8}{'promoted':>10}{'both':>7}{'offs':>6}  now"]
+    for found in record.rows:
+        shot = found["shot"]
+        names = ",".join(str(n) for n in shot) if isinstance(shot, list | tuple) else ""
+        lines.append(
+            f"{found['pair']!s:6}{found['primary']!s:9}{names or '-':14}{_number(found['service_stopped_s']):>9}"
+            f"{_number(found['write_stall_s']):>8}{_number(found['promoted_after_s']):>10}{_number(found['both_s']):>7}"
+            f"{found['off_commands']!s:>6}  {'up' if found['service_up'] else 'DOWN'}"
+        )
+    return "\n".join(lines)
+
+
+def _number(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float | int) else "-"
