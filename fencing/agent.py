@@ -31,10 +31,10 @@ from fencing.manifest import ACTIONS, HELP, WAIT_S, metadata
 DONE, FAILED, IS_OFF = 0, 1, 2  # FenceAgentAPI; 2 only for `status`
 WAIT_S_MIN, WAIT_S_MAX = 15.0, 86_400.0  # shorter leaves nothing before `GIVE_UP_S`; longer is a misprint
 GIVE_UP_S = 10.0  # DESIGN.md section 4: answers 1 ten seconds before `wait_s`
-READ_S_MAX = 15.0  # questions that need no right end before the usual 20 s of a monitor operation
+READ_S_MAX = 15.0  # status, monitor and list end before the usual 20 s of a monitor operation
 RETRY_S = 1.0  # how often an absent guard is looked for; a fence waits for it, so seconds are enough
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")  # a host name: RFC 1123, and corosync's own node names
-SHOTS, READS = ("off", "reboot"), ("on", "status", "monitor", "list")
+SHOTS = ("off", "reboot")  # what needs a right
 
 
 class BadOrderError(Exception):
@@ -125,7 +125,7 @@ def carry_out(order: Order) -> int:
     if order.action == "validate-all":
         return DONE
     shot = order.action in SHOTS
-    seconds = order.wait_s if shot else min(order.wait_s, READ_S_MAX)
+    seconds = order.wait_s if shot or order.action == "on" else min(order.wait_s, READ_S_MAX)
     stop_asking_s = GIVE_UP_S if shot else RETRY_S
     last = "the guard did not answer in time"
     try:

@@ -18,6 +18,7 @@ import signal
 import sys
 
 NOT_STARTED, WATCH_ENDED_IT = 126, 125
+LOOK_S = 0.01  # a killed process needs a moment to go
 
 
 def main() -> int:
@@ -89,6 +90,7 @@ def kill(cgroup: str) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        select.select([], [], [], LOOK_S)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,7 @@ class Delivery:
     sender: str
     body: object  # one of core.messages.Message
     received: Instant
+    pair: str = ""  # as the sender signed it; "" where the sender serves many pairs
 
 
 class Bus(Protocol):
@@ -213,6 +214,9 @@ class Journal(Protocol):
         ...
 
     def replay(self) -> Sequence[Mapping[str, object]]: ...
+    async def compact(self, records: Sequence[Mapping[str, object]]) -> None:
+        """Replace everything by `records`, durably; a crash leaves the old or the new whole."""
+        ...
 
 
 class Notifier(Protocol):

@@ -30,7 +30,7 @@ ANSWER_S_MAX = 5.0  # for a client to take its answer
 MODE_WRITE, MODE_READ = 0o660, 0o666
 PATH_MAX = 107  # bytes of sun_path, unix(7)
 _SO_PEERGROUPS = 59  # asm-generic/socket.h, Linux 4.13; not in Python's socket module
-_GROUPS_MAX = 1024
+_GROUPS_BYTES_MAX = 1024  # what Python's getsockopt takes: 256 groups; with more of them none counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +109,10 @@ class ControlServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1
         writer.transport.set_write_buffer_limits(0)  # `drain` then means: taken by the kernel
-        answer: dict[str, Any] | None
         try:
-            if self._connections > CONNECTIONS_MAX:
-                answer = _error("busy", "cannot take the request", "too many at once", "try again")
-            elif not self._allowed(cred := _peer(writer)):
-                answer = _error("not-allowed", "cannot take the request", f"uid {cred.uid} may not", "use sudo")
-            else:
-                answer = await self._answered(reader, writer, cred)
+            if self._connections > CONNECTIONS_MAX * 2:
+                return  # not even time for a refusal
+            answer = await self._answered(reader, writer, _peer(writer), busy=self._connections > CONNECTIONS_MAX)
             if answer is not None:
                 await self._say(writer, answer)
         finally:
@@ -124,7 +120,7 @@ class ControlServer:
             writer.transport.abort()
 
     async def _answered(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cred: PeerCred
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cred: PeerCred, *, busy: bool
     ) -> dict[str, Any] | None:
         """The last line to say; None when nobody is there to hear it."""
         try:
@@ -136,6 +132,11 @@ class ControlServer:
             return None
         except asyncio.LimitOverrunError:
             return _error("bad-request", "cannot read the request", f"over {LINE_MAX} bytes", "send less")
+        # Refusals come after the request was read: a client that still writes would not see them.
+        if busy:
+            return _error("busy", "cannot take the request", "too many at once", "try again")
+        if not self._allowed(cred):
+            return _error("not-allowed", "cannot take the request", f"uid {cred.uid} may not", "use sudo")
         try:
             verb, args = _request(line)
         except Unreadable as error:
@@ -223,7 +224,7 @@ def _peer(writer: asyncio.StreamWriter) -> PeerCred:
     peer: socket.socket = writer.get_extra_info("socket")
     pid, uid, gid = struct.unpack("iII", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
-        raw = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_MAX * 4)
+        raw = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _GROUPS_BYTES_MAX)
     except OSError:
         raw = b""  # not told: no supplementary group counts
     return PeerCred(pid, uid, gid, frozenset(each for (each,) in struct.iter_unpack("I", raw)))

@@ -15,20 +15,17 @@ from pathlib import Path, PurePosixPath
 
 from guard.adapters import process
 from guard.adapters.drbd_config import configured, gate_facts, running
+from guard.adapters.drbd_meta import MetaData, fold_generations, parse_get_gi, stale
 from guard.adapters.drbd_text import (
     Event,
-    MetaData,
     Resource,
     connection_link,
     disk_of,
-    fold_generations,
     parse_event,
-    parse_get_gi,
     parse_proc_version,
     parse_status,
     parse_status_json,
     parse_tool_version,
-    stale,
     worst_disk,
     worst_link,
 )

@@ -59,7 +59,7 @@ class Inbox:
         if len(self._queue) >= self._limit:
             self._queue.popleft()
             self.dropped += 1
-        self._queue.append(Delivery(opened.sender, opened.body, self._clock.now()))
+        self._queue.append(Delivery(opened.sender, opened.body, self._clock.now(), opened.pair))
         self._filled.set()
 
     async def deliveries(self) -> AsyncIterator[Delivery]:

@@ -36,7 +36,7 @@ PURGE_POLL_S = 0.2
 class Pacemaker:
     """`guard.ports.Cluster`. `promotable`: ids of the clones whose promoted role is the pair's service.
 
-    `deadline_s` bounds every public call as a whole (a purge: twice that, once to do and once to undo).
+    `deadline_s` bounds every public call as a whole; a purge (do, undo) and a forecast (test, ask) may take it twice.
     `trouble` says why the last view has UNKNOWN in it, for people; None = nothing was wrong.
     """
 
@@ -64,7 +64,7 @@ class Pacemaker:
         """One sighting; never raises for the world. What could not be read is UNKNOWN, None, or `SHOTS_UNREAD`."""
         at, until = self._clock.now(), self._until()
         mon, config, history = await asyncio.gather(
-            self._ask(["crm_mon", "--output-as=xml", "--one-shot"], until),
+            self._ask(MONITOR, until),
             self._ask(["cibadmin", "--query", "--local"], until),
             self._ask(HISTORY, until),
         )
@@ -171,10 +171,10 @@ class Pacemaker:
     async def purge(self, shot: PendingShot) -> bool:
         """Take a delayed shot out of the fencer by stopping the devices that could carry it out, then give them back.
 
-        Only under our own hold: the patch is refused where our property set is not in force in the very version that
-        is patched, because without it the scheduler would ask for the shot again. A shot whose agent already runs
-        cannot be taken back (False). The marks are in the configuration itself: `restore_devices` undoes them after
-        a crash; call it at every start and before every release.
+        Only under our own hold: refused unless maintenance is in force here and our property set is in the very
+        version that is patched, because without them the scheduler would ask for the shot again. A shot whose
+        agent already runs cannot be taken back (False). The marks are in the configuration itself: `restore_devices`
+        undoes them after a crash; call it at every start and before every release.
         """
         if shot == SHOTS_UNREAD:
             return False
@@ -182,6 +182,9 @@ class Pacemaker:
         try:
             if not _listed(shot, await self._pending(until)):
                 return True
+            mon = await self._run(MONITOR, deadline_s=self._left(until))
+            if cib.monitor(mon.out).maintenance is not True:
+                return False
             listed = await self._run(
                 ["stonith_admin", "--list", shot.target, "--output-as=xml"], deadline_s=self._left(until)
             )
@@ -348,6 +351,7 @@ def _said(ran: Ran) -> str:
     return f"{lines[-1] if lines else 'no words'} (exit code {ran.code})"
 
 
+MONITOR = ("crm_mon", "--output-as=xml", "--one-shot")
 HISTORY = ("stonith_admin", "--history", "*", "--verbose", "--output-as=xml")  # without --verbose: no pending ones
 
 PROBE_NODES = ("probe-a", "probe-b")

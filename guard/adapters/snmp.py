@@ -195,12 +195,15 @@ class SnmpSwitch:
     async def poll(self) -> SwitchSighting:
         """One GET, no retry. `at` is the moment of asking: what is said is not older than that, caches apart.
 
-        Takes at most `timeout_s` + 0.25 s, and `MAP_S_MAX` more when ports must be mapped.
+        Takes at most `timeout_s` + 0.25 s for each GET (one, unless the switch once said `tooBig`), and
+        `MAP_S_MAX` more when ports must be mapped.
         """
         asked = self._clock.now()
         try:
             answer = await self._get(self._wanted())
         except _Silent as why:
+            if self._target is not None and isinstance(self._auth, UsmUserData):
+                _forget_peer(self._engine, self._target)
             return SwitchSighting(self.name, asked, False, error=str(why)[:ERROR_CHARS_MAX])
         sighting = self._sighting(asked, answer)
         this = (sighting.engine_id, sighting.engine_boots, sighting.uptime_s)
@@ -465,6 +468,24 @@ def _another_run(
     (engine, boots, uptime), (engine2, boots2, uptime2) = last, this
     fell = uptime is not None and uptime2 is not None and uptime2 < uptime
     return fell or (engine, boots) != (engine2, boots2)
+
+
+def _forget_peer(engine: SnmpEngine, target: Any) -> None:
+    """Let the next v3 request ask again who answers there.
+
+    pysnmp 7.1.30 keeps an address' engine id for five minutes and rejects the reports of another engine meanwhile: a
+    replaced switch, or one with a new id after its reload, would be silent that long. There is no public way to it.
+    """
+    model = engine.message_processing_subsystems.get(3)
+    known = getattr(model, "_SnmpV3MessageProcessingModel__engineIdCache", None)
+    expiring = getattr(model, "_SnmpV3MessageProcessingModel__engineIdCacheExpQueue", None)
+    if not isinstance(known, dict) or not isinstance(expiring, dict):
+        return  # another pysnmp: the five minutes then stand
+    key = target.get_transport_info()
+    known.pop(key, None)
+    for keys in expiring.values():
+        if key in keys:
+            keys.remove(key)
 
 
 def _literal(name: str, host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

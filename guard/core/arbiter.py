@@ -127,6 +127,11 @@ def made(message: Init, pair: str, now: Instant, boot_id: str) -> Pair:
     return Pair(Kept(pair, message.nodes, message.cell, register), now, boot_id)
 
 
+def unknown_ack(beat: Beat) -> BeatAck:
+    """What a node without a register is told: `pairguard init` was never run for it."""
+    return BeatAck(beat.seq, None, None, (), None, None, None, outdate=False)
+
+
 def hear(
     pair: Pair, sender: str, message: Message, now: Instant, wall: float, site: Site, policy: Policy
 ) -> tuple[Pair, Sends]:

@@ -7,17 +7,16 @@ from typing import Literal
 
 from guard.core import hold
 from guard.core.evidence import Disk, Link, Replica, Role, Up, Volumes
-from guard.core.instant import Instant
 from guard.core.messages import Attest, Beat, BeatAck, Evidence, RegisterView, ReplicaStatement, SessionHalf
-from guard.core.step import OutdateOwn, SessionKept
-from guard.core.turn import Turn, arbiter_up, connected, peer_silent, primary, session, whole
+from guard.core.step import AnswerPerson, OutdateOwn, SessionKept
+from guard.core.turn import Turn, connected, peer_silent, primary, session, undrained, whole
 from guard.core.writes import age as write_age
 
 MASK = ~1  # bit 0 of a generation identifier is the role (facts: DRBD)
 HALF_S = 0.3  # a session half is repeated this often until it is echoed
 
 
-def saw_volumes(turn: Turn, volumes: Volumes, gap: bool) -> None:
+def saw_volumes(turn: Turn, volumes: Volumes) -> None:
     """Follow the replication connection: connect, loss, gap; and whether the own disk ever left UpToDate."""
     before, had = connected(turn.guard), turn.guard.volumes is not None
     changed = turn.guard.volumes is None or turn.guard.volumes.replicas != volumes.replicas
@@ -29,9 +28,9 @@ def saw_volumes(turn: Turn, volumes: Volumes, gap: bool) -> None:
     if continuous != turn.guard.memory.continuous:
         turn.remember(continuous=continuous)
     now = connected(turn.guard)
-    if (before and not now) or (gap and before):
+    if before and (not now or volumes.gap):
         _lost(turn)
-    if now and (not before or gap):
+    if now and (not before or volumes.gap):
         turn.put(halves=turn.guard.halves.connected(turn.nonce()), ever_connected=True)
         turn.soon("half")
     if not had and not now:
@@ -238,7 +237,15 @@ def kept_after_restart(turn: Turn, volumes: Volumes) -> None:
         turn.note("session-forgotten", "after this start the stored session proves nothing: attest anew")
 
 
-def acked_since(turn: Turn, moment: Instant) -> bool:
-    """The arbiter has answered after `moment`, and is up."""
-    acked = turn.guard.acked
-    return acked is not None and acked >= moment and arbiter_up(turn.guard, turn.now)
+def accept_store(turn: Turn, job: str) -> None:
+    """A person made new registers: forget the old store. Only while whole, with nothing of ours under way."""
+    guard = turn.guard
+    busy = guard.attempt is not None or guard.right is not None or any(j.stage != "wait" for j in guard.agents)
+    if whole(guard) is not True or busy or undrained(guard, turn.now):
+        text = "the pair is not whole, or a claim or shot of this node is under way"
+        turn.do(AnswerPerson(job, "not-whole", text))
+        return
+    turn.remember(store_id=None, version=0, era=0, session=None, continuous={}, used=(), confirmed_off=False)
+    turn.put(store_doubted=False, ack=None, acked=None)
+    turn.note("session-forgotten", "a person accepted the arbiter's new store")
+    turn.do(AnswerPerson(job, "accepted", "the next register heard is believed"))

@@ -56,6 +56,8 @@ PORTS: dict[Attribution, Ports] = {
 def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False) -> tuple[str, str] | None:
     """Why no claim may be started now (reason, text), or None. Step 1 of the claim, and law 1."""
     guard = turn.guard
+    if not guard.journal_ok:
+        return "journal", "the journal cannot be written: nothing is decided"
     if guard.store_doubted:
         return "store-doubted", "the arbiter's memory is not the one this node knows"
     if guard.ack is None or not arbiter_up(guard, turn.now):

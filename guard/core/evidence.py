@@ -106,10 +106,14 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Volumes:
-    """All replicated resources of a node, whole, at one moment."""
+    """All replicated resources of a node, whole, at one moment.
+
+    `gap`: events were lost before this reading, so a connection may have broken and come back unseen.
+    """
 
     at: Instant
     replicas: tuple[Replica, ...]
+    gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ from guard.core.messages import (
 )
 from guard.core.policy import Policy
 from guard.core.step import (
+    AcceptStore,
     AgentAsks,
     AskRelease,
     Bar,
@@ -52,6 +53,7 @@ from guard.core.step import (
     HandlerAsks,
     Heard,
     HoldWritten,
+    JournalState,
     Leaving,
     Memory,
     OpenHold,
@@ -132,9 +134,9 @@ def _take(turn: Turn, event: Event) -> None:
                 hold.leases(turn, LEASE_TICK_S)
         case Heard(sender, _):
             _hear(turn, sender, event)
-        case SawVolumes(volumes, gap):
+        case SawVolumes(volumes):
             first = guard.volumes is None
-            attesting.saw_volumes(turn, volumes, gap)
+            attesting.saw_volumes(turn, volumes)
             if first:
                 attesting.kept_after_restart(turn, volumes)
             member = guard.members.peer_member if guard.members is not None else None
@@ -193,10 +195,25 @@ def _take(turn: Turn, event: Event) -> None:
             hold.open_by_person(turn, event)
         case AskRelease():
             hold.ask_release(turn, event)
+        case AcceptStore(job_id):
+            attesting.accept_store(turn, job_id)
+        case JournalState(ok):
+            _journal(turn, ok)
         case Leaving():
             turn.tell_arbiter(Bye("stopped in order"))
         case _:
             assert_never(event)
+
+
+def _journal(turn: Turn, ok: bool) -> None:
+    """Without a durable memory nothing is claimed and nothing fired; brakes hold all the same."""
+    if ok:
+        turn.put(journal_ok=True)
+        turn.unpage("journal-failed")
+        return
+    waiting = tuple(replace(j, stage="wait") if j.stage == "armed" else j for j in turn.guard.agents)
+    turn.put(journal_ok=False, attempt=None, right=None, closing=None, yielding=None, agents=waiting)
+    turn.page_once("journal-failed", "the journal cannot be written: this node claims nothing and fires nothing")
 
 
 def _hear(turn: Turn, sender: str, event: Heard) -> None:

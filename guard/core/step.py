@@ -97,10 +97,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class SawVolumes:
-    """`gap`: events were lost before this reading, so a connection may have broken unseen."""
-
     volumes: Volumes
-    gap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +232,20 @@ class AskRelease:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptStore:
+    """By a person, `pairguard init` anew: believe whatever store answers from now on. Only while the pair is whole."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """Could the last memory be made durable? `ok` False: its step's effects were not carried out."""
+
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """The guard is being stopped in order."""
 
@@ -262,6 +273,8 @@ Event = (
     | HoldWritten
     | OpenHold
     | AskRelease
+    | AcceptStore
+    | JournalState
     | Leaving
 )
 

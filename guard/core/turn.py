@@ -151,6 +151,7 @@ class Guard:
     ack: BeatAck | None = None
     acked: Instant | None = None
     store_doubted: bool = False
+    journal_ok: bool = True  # the last memory became durable
     # what is under way
     attempt: Attempt | None = None
     right: Right | None = None

@@ -74,8 +74,8 @@ case $action in
 <?xml version="1.0" ?>
 <resource-agent name="fence_lab" shortdesc="test device"><longdesc>test device</longdesc><vendor-url></vendor-url>
 <parameters>
-<parameter name="action" unique="0" required="1"><content type="string" default="off"/><shortdesc>what</shortdesc></parameter>
-<parameter name="port" unique="0" required="0"><content type="string"/><shortdesc>whom</shortdesc></parameter>
+<parameter name="action" required="1"><content type="string" default="off"/><shortdesc>what</shortdesc></parameter>
+<parameter name="port" required="0"><content type="string"/><shortdesc>whom</shortdesc></parameter>
 </parameters>
 <actions><action name="on"/><action name="off"/><action name="reboot"/><action name="status"/><action name="list"/>
 <action name="monitor"/><action name="metadata"/></actions></resource-agent>
@@ -188,6 +188,7 @@ class RealPair:
 
     folder: Path
     pids: dict[str, int] = field(default_factory=dict)
+    _shooters: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _children: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _nets: list[str] = field(default_factory=list)
 
@@ -243,6 +244,19 @@ class RealPair:
     def heal(self) -> None:
         self._ip("-n", self._ns("sw"), "link", "set", "hfs1b", "master", "br0")
 
+    def request_shot(self, node: str, target: str) -> None:
+        """Ask for a reboot of `target` on `node`; the device's delay keeps it pending. Ends with the pair at latest."""
+        argv = [*self.prefix(node), "stonith_admin", "--reboot", target, "--timeout", "800"]
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._shooters.append(child)
+
+    def withdraw_requests(self) -> None:
+        """End the asking programs. What the fencer holds already is not touched by this."""
+        for shooter in self._shooters:
+            shooter.kill()
+            shooter.wait(20)
+        self._shooters.clear()
+
     def shots(self, node: str) -> list[str]:
         """What the fence agents on `node` were really asked to do."""
         log = self.folder / node / "log" / "shots"
@@ -259,6 +273,7 @@ class RealPair:
             time.sleep(0.3)
 
     def down(self) -> None:
+        self.withdraw_requests()
         for pid in self.pids.values():
             try:
                 os.kill(pid, signal.SIGKILL)

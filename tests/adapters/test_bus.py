@@ -30,7 +30,18 @@ from guard.adapters.inbox import BACKOFF_MAX_S, BACKOFF_MIN_S, backoff
 from guard.adapters.mqtt import MqttBus, resolve_once, tls_context, topic_of
 from guard.errors import SettingsError
 from guard.wire import Keyring, Signer
-from tests.adapters.bus_contract import KINDS, SITE, BusContract, Identities, Make, OnReject, Ping, heard, running, until
+from tests.adapters.bus_contract import (
+    KINDS,
+    SITE,
+    BusContract,
+    Identities,
+    Make,
+    OnReject,
+    Ping,
+    heard,
+    running,
+    until,
+)
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
 CONFIGS = Path(__file__).parents[2] / "configs" / "mosquitto"
@@ -62,7 +73,7 @@ class Broker:
     async def start(self) -> None:
         assert MOSQUITTO
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen([MOSQUITTO, "-c", str(self._config)], stdout=log, stderr=log)
+            self.process = subprocess.Popen([MOSQUITTO, "-c", str(self._config)], stdout=log, stderr=log)  # noqa: ASYNC220
         await until(self._listens, f"the broker listens ({self._log.read_text()[-500:]})")
 
     async def stop(self) -> None:
@@ -188,7 +199,7 @@ async def test_requests_carry_what_mqtt5_has_for_them(tmp_path: Path) -> None:
 @needs_mosquitto
 @pytest.mark.asyncio
 async def test_a_frozen_broker_is_noticed_and_nothing_waits_for_it(tmp_path: Path) -> None:
-    """Stopped, not dead: every send ends by its deadline, the loss is noticed, and the bus comes back after the thaw."""
+    """Stopped, not dead: every send ends by its deadline, the loss is noticed, the bus comes back after the thaw."""
     ids = Identities("fs1a", "arbiter")
     async with started(plain_broker(tmp_path)) as broker:
         a = broker.bus(ids.signer("fs1a"), ids.keyring)
@@ -357,14 +368,14 @@ def in_step(instants: list[float], period_s: float) -> float:
 
 def test_the_statistic_finds_a_phase_lock() -> None:
     """The measure itself: 200 in step are seen, also with 50 ms of noise on a period of one second."""
-    noise = random.Random(1)
+    noise = random.Random(1)  # noqa: S311
     assert in_step([n + noise.uniform(0, 0.05) for n in range(200)], 1.0) > 0.9
 
 
 @pytest.mark.parametrize("tries", [0, 1, 2, 5, 20])
 def test_200_guards_started_at_once_find_no_common_phase(tries: int) -> None:
     """However often 200 guards tried in vain since one common instant, their next tries are spread."""
-    draw = random.Random(tries)
+    draw = random.Random(tries)  # noqa: S311
     instants = [sum(backoff(attempt, draw.uniform) for attempt in range(tries + 1)) for _ in range(200)]
     width = max(instants) - min(instants)
     assert width > 0.4

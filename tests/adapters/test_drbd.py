@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 from guard.adapters import process
 from guard.adapters.drbd import UNVERIFIED_9, Drbd
 from guard.adapters.drbd_config import configured, gate_facts, parse_config, running
+from guard.adapters.drbd_meta import fold_generations, parse_get_gi
 from guard.adapters.drbd_text import (
-    fold_generations,
     parse_event,
-    parse_get_gi,
     parse_proc_drbd,
     parse_proc_version,
     parse_status,
@@ -114,7 +113,7 @@ async def test_captured_state(state: str, tmp_path: Path) -> None:
     assert one.unverified is None
     assert one.open_count is None
     if state.startswith("f"):
-        assert bool(one.suspended) == ("suspended" in state or "user" in state)
+        assert bool(one.suspended) == (("suspended" in state or "user" in state) and state.endswith("nodeA"))
 
 
 @pytest.mark.parametrize("state", UP)
@@ -137,6 +136,18 @@ async def test_down(state: str, tmp_path: Path) -> None:
     assert (one.link, one.role, one.peer_role) == (Link.DOWN, Role.SECONDARY, Role.UNKNOWN)
     assert one.disk is (Disk.INCONSISTENT if "md-created" in state else Disk.CONSISTENT)
     assert one.generations is not None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("code", "out"), [(20, "r0: No such resource\n"), (10, "r0: Device busy\n"), (10, ""), (0, ""), (1, "\n")]
+)
+async def test_refusal_is_not_down(code: int, out: str, tmp_path: Path) -> None:
+    """Only "No such resource" with its own exit code means down; any other refusal is not known."""
+    node = CaptureNode.of("06-d-A-booted-drbd-down.nodeA")
+    node.put(STATUS, out, code)
+    (one,) = (await drbd(node, tmp_path).read()).replicas
+    assert (one.link, one.role, one.disk) == (Link.UNKNOWN, Role.UNKNOWN, Disk.UNKNOWN)
 
 
 @pytest.mark.asyncio
@@ -244,6 +255,14 @@ async def test_missing_field(word: str, check: Callable[[Replica], bool], tmp_pa
     node.put(STATUS, text.replace(word, "", 1))
     (one,) = (await drbd(node, tmp_path).read()).replicas
     assert check(one)
+
+
+@pytest.mark.asyncio
+async def test_handshake(tmp_path: Path) -> None:
+    """A connection whose replication is still off is a handshake: it does not count as connected."""
+    node = CaptureNode.of("02-a-healthy-A-primary.nodeA")
+    node.put(STATUS, node.known[STATUS].out.replace("replication:Established", "replication:Off"))
+    assert (await drbd(node, tmp_path).read()).replicas[0].link is Link.CONNECTING
 
 
 def no_better(cut: Replica, whole: Replica) -> bool:
@@ -469,9 +488,9 @@ async def test_module_not_loaded(tmp_path: Path) -> None:
     (one,) = (await adapter.read()).replicas
     assert (one.link, one.disk, one.was_up_to_date) == (Link.DOWN, Disk.CONSISTENT, True)
     assert not [command for command in node.asked if command.startswith("drbdsetup")]
-    async with asyncio.timeout(contract.PATIENCE_S):
-        async for _ in adapter.changes():
-            break
+    async with watching(adapter) as heard:
+        for _ in range(3):
+            assert (await heard.get()).replicas[0].link is Link.DOWN
     assert node.streams == 0
 
 

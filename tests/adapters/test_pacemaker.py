@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,14 +12,14 @@ import pytest_asyncio
 from guard.adapters import cib
 from guard.adapters.clock import BootClock
 from guard.adapters.pacemaker import CAS_TRIES_MAX, Pacemaker
-from guard.adapters.process import OUTPUT_BYTES_MAX, Ran, Runner, run
+from guard.adapters.process import OUTPUT_BYTES_MAX, Ran, run
 from guard.core.evidence import SHOTS_UNREAD, PendingShot, Up
 from guard.errors import Unavailable, Unreadable
 from tests.adapters.cluster_contract import ClusterContract, eventually, held
+from tests.adapters.pacemaker_stage import NODE, PEER, PacemakerStage, inside, member_everywhere
 from tests.adapters.real_pair import FORM_S_MAX, NODES, RealPair
 
 CAPTURES = Path(__file__).parents[1] / "captures" / "pacemaker"
-NODE, PEER = NODES
 NEEDS_SCHEDULER = pytest.mark.skipif(shutil.which("crm_simulate") is None, reason="crm_simulate is not installed")
 
 
@@ -238,6 +237,42 @@ async def test_a_scheduler_that_always_says_the_same_is_not_believed(answer: str
     assert forecast.error is not None
 
 
+def probed(name: str) -> str:
+    """A capture with the nodes of the bundled probe."""
+    return capture(name).replace(NODE, "probe-a").replace(PEER, "probe-b")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("lost", "held_lost", "idle", "believed"),
+    [
+        ("simulate-lost.xml", "simulate-lost-held.xml", "simulate-whole.xml", True),
+        ("simulate-lost-held.xml", "simulate-lost-held.xml", "simulate-whole.xml", False),
+        ("simulate-lost.xml", "simulate-lost.xml", "simulate-whole.xml", False),
+        ("simulate-lost.xml", "simulate-lost-held.xml", "simulate-failed-stop.xml", False),
+    ],
+)
+async def test_each_answer_of_the_schedulers_test_counts(lost: str, held_lost: str, idle: str, believed: bool) -> None:
+    """It must fence the lost node, must not under maintenance, and must fence nobody where nothing is lost."""
+
+    async def scheduler(argv: Sequence[str], *, deadline_s: float, stdin: bytes | None = None, **_: object) -> Ran:
+        if not any(word.startswith("--node-fail") for word in argv):
+            return Ran(0, probed(idle), "")
+        return Ran(0, probed(held_lost if b"maintenance-mode" in (stdin or b"") else lost), "")
+
+    cluster = Pacemaker(NODE, PEER, clock=BootClock(), run=scheduler)
+    assert (await cluster.self_test() is None) is believed
+
+
+def test_a_moved_service_stops_but_a_moved_fence_device_does_not() -> None:
+    """Moving a service interrupts it; moving a fence device does not."""
+    moved = [
+        cib.forecast(capture("simulate-lost.xml"), known=NODES, lost=PEER, fence_devices=devices).stops
+        for devices in (["dev-fs1b"], [])
+    ]
+    assert moved == [("stop disk:1 on fs1b",), ("move dev-fs1b on fs1b", "stop disk:1 on fs1b")]
+
+
 # ---------------------------------------------------------------- edits on copies
 
 
@@ -310,85 +345,6 @@ async def test_a_program_that_hangs_costs_no_more_than_the_deadline() -> None:
 
 
 # ---------------------------------------------------------------- on the real pair
-
-
-def inside(pair: RealPair, node: str) -> Runner:
-    """`process.run` on that node of the pair."""
-
-    async def run_there(
-        argv: Sequence[str],
-        *,
-        deadline_s: float,
-        stdin: bytes | None = None,
-        env: Mapping[str, str] | None = None,
-        output_max: int = OUTPUT_BYTES_MAX,
-    ) -> Ran:
-        line = [*pair.prefix(node), *argv]
-        return await run(line, deadline_s=deadline_s, stdin=stdin, env=env, output_max=output_max)
-
-    return run_there
-
-
-class PacemakerStage:
-    """The stage of the contract on the real pair."""
-
-    node, peer = NODE, PEER
-
-    def __init__(self, pair: RealPair) -> None:
-        self.pair = pair
-        self.here, self.there = self.cluster(NODE, PEER), self.cluster(PEER, NODE)
-        self._shooters: list[subprocess.Popen[bytes]] = []
-
-    def cluster(self, node: str, peer: str, runner: Runner | None = None) -> Pacemaker:
-        runner = runner or inside(self.pair, node)
-        return Pacemaker(node, peer, clock=BootClock(), run=runner, promotable=["disk-clone"], deadline_s=30.0)
-
-    async def person(self, *, on: bool) -> None:
-        argv = ["crm_attribute", "--type", "crm_config", "--name", "maintenance-mode"]
-        self.pair.on(NODE, [*argv, "--update", "true"] if on else [*argv, "--delete"])
-
-        async def there() -> bool:
-            return (await self.here.view()).maintenance is on
-
-        await eventually(there, f"a person's maintenance to be {on}")
-
-    async def queue_shot(self) -> None:
-        argv = [*self.pair.prefix(NODE), "stonith_admin", "--reboot", PEER, "--timeout", "800"]
-        self._shooters.append(subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-
-    def shots_fired(self) -> int:
-        return sum(len(self.pair.shots(node)) for node in NODES)
-
-    async def restore(self) -> None:
-        """Whole, no hold, no mark, no bar, no shot, whatever a test left behind."""
-        self.pair.heal()
-        self.pair.wait(lambda: member_everywhere(self.pair), FORM_S_MAX, "both nodes to be members again")
-        for cluster in (self.here, self.there):
-            if await cluster.pending():
-                await eventually(lambda c=cluster: c.set_hold("restore"), "a hold")  # type: ignore[misc]
-                for shot in await cluster.pending():
-                    assert await cluster.purge(shot), cluster.trouble
-        assert await self.here.restore_devices()
-        assert await self.here.clear_hold(cib.ANY_HOLD)
-        for node in NODES:
-            assert await self.here.bar(node, on=False)
-        for shooter in self._shooters:
-            shooter.kill()
-            shooter.wait(20)
-        self.pair.wait(self.pair.whole, FORM_S_MAX, "the pair to be whole again")
-
-        async def calm() -> bool:
-            views = [await cluster.view() for cluster in (self.here, self.there)]
-            return all(
-                v.maintenance is False and v.ours is None and v.controller is Up.UP and v.peer_controller is Up.UP
-                for v in views
-            )
-
-        await eventually(calm, "both views to be calm")
-
-
-def member_everywhere(pair: RealPair) -> bool:
-    return all(pair.tries(n, ["crm_mon", "--output-as=xml", "-1"])[1].count('online="true"') == 2 for n in NODES)
 
 
 @pytest_asyncio.fixture

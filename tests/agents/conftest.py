@@ -81,10 +81,10 @@ def delegate(tmp_path: Path) -> Callable[..., DeviceSettings]:
     """Writes a program and returns the settings of a device that runs it."""
 
     def write(
-        text: str, *, timeout_s: float = PATIENCE_S, options: dict[str, str] | None = None, shell: str = "/bin/sh"
+        text: str, *, timeout_s: float = PATIENCE_S, options: dict[str, str] | None = None, interpreter: str = "/bin/sh"
     ) -> DeviceSettings:
         program = tmp_path / "fence_test"
-        program.write_text(f"#!{shell}\n{text}")
+        program.write_text(f"#!{interpreter}\n{text}")
         program.chmod(0o755)
         return DeviceSettings(agent=str(program), options=options or {}, horizon_s=None, timeout_s=timeout_s)
 

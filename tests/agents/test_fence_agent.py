@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stub_guard import Answer, StubGuard, raw, says, silent
+
+from guard.adapters.control import ControlServer, PeerCred, anybody
+from guard.errors import Refused
 
 ROOT = Path(__file__).parents[2]
 AGENT = [sys.executable, "-m", "fencing.agent"]
@@ -21,8 +27,8 @@ LONG_S = 60
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "s"
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "s"
 
 
 def start(*lines: str, words: tuple[str, ...] = ()) -> subprocess.Popen[str]:
@@ -235,3 +241,28 @@ def test_starts_light() -> None:
     shown = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(json.loads(shown.stdout))
     assert not loaded & {"asyncio", "pydantic", "structlog", "subprocess", "guard.errors", "guard.settings"}
+
+
+@pytest.mark.asyncio
+async def test_speaks_with_the_real_server(tmp_path: Path) -> None:
+    """The daemon's own control server understands the agent, and its refusal is read as one."""
+
+    async def answer(
+        verb: str, args: Mapping[str, Any], cred: PeerCred, progress: Callable[[str], None]
+    ) -> Mapping[str, Any]:
+        progress(f"{verb} {args['target']}")
+        if args["target"] == "fs1a":
+            raise Refused("cannot switch fs1a", "it won", "look at pairguard status")
+        return {"confirmed": True, "reason": "off", "text": ""}
+
+    server = ControlServer(tmp_path / "s", 0o600, answer, anybody)
+    serving = asyncio.create_task(server.run())
+    await server.ready.wait()
+    good = await asyncio.to_thread(run, "action=off", "port=fs1b", f"socket={tmp_path}/s")
+    bad = await asyncio.to_thread(run, "action=off", "port=fs1a", "wait_s=15", f"socket={tmp_path}/s")
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+    assert (good[0], bad[0]) == (0, 1)
+    assert "fence fs1b" in good[2]
+    assert "cannot switch fs1a: it won; look at pairguard status" in bad[2]

@@ -63,7 +63,9 @@ class Bmc:
     def __init__(self, folder: Path) -> None:
         self.pid_file = folder / "node.pid"
         node = folder / "node"
-        node.write_text(f"#!/bin/sh\necho $$ > {self.pid_file}.tmp; mv {self.pid_file}.tmp {self.pid_file}\nexec sleep 600\n")
+        node.write_text(
+            f"#!/bin/sh\necho $$ > {self.pid_file}.tmp; mv {self.pid_file}.tmp {self.pid_file}\nexec sleep 600\n"
+        )
         node.chmod(0o755)
         self.port = free_port(socket.SOCK_DGRAM)
         serial = free_port(socket.SOCK_STREAM)

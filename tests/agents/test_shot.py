@@ -62,6 +62,12 @@ os.rename(sys.argv[0] + ".tmp", sys.argv[0] + ".sent")
 """
 
 
+def trace(device: DeviceSettings, ending: str) -> str | None:
+    """What the delegate wrote beside itself; None = it did not."""
+    file = Path(device.agent + ending)
+    return file.read_text() if file.exists() else None
+
+
 def pids_of(device: DeviceSettings, count: int) -> list[int]:
     file = Path(device.agent + ".pids")
     until(lambda: file.exists() and len(file.read_text().split()) >= count, "the delegate and its children run")
@@ -88,7 +94,7 @@ def test_child_sees_nothing_of_ours(delegate: Writer, tmp_path: Path, parent: st
         "seen = {'env': sorted(os.environ), 'folder': os.getcwd(), 'descriptors': os.listdir('/proc/self/fd')}\n"
         f"open('{tmp_path}/seen', 'w').write(json.dumps(seen))"
     )
-    device = delegate(text, shell="/usr/bin/python3 -I")
+    device = delegate(text, interpreter="/usr/bin/python3 -I")
     ran = subprocess.run(
         [sys.executable, ONE_SHOT, parent, device.agent, "30"],
         env={**os.environ, "PYTHONPATH": str(ROOT), "VIRTUAL_ENV": "/x", "LD_LIBRARY_PATH": "/x", "SECRET": "x"},
@@ -106,7 +112,7 @@ def test_child_sees_nothing_of_ours(delegate: Writer, tmp_path: Path, parent: st
 @pytest.mark.asyncio
 async def test_hanging_agent_is_ended_with_its_tree(supervisor: Supervisor, delegate: Writer) -> None:
     """At the deadline the whole tree dies: children, own sessions, orphans, deaf to SIGTERM."""
-    device = delegate(TREE, timeout_s=2.0, shell="/usr/bin/python3 -I")
+    device = delegate(TREE, timeout_s=2.0, interpreter="/usr/bin/python3 -I")
     result = await supervisor.fire(device, "off", "fs1b", "s1")
     assert (result.exit_code, result.clean) == (None, False)
     pids = pids_of(device, 4)
@@ -120,7 +126,7 @@ async def test_child_left_behind_is_not_clean(supervisor: Supervisor, delegate: 
     device = delegate('setsid sleep 600 >/dev/null 2>&1 & echo $! > "$0.pids"; exit 0')
     result = await supervisor.fire(device, "off", "fs1b", "s1")
     assert (result.exit_code, result.clean, result.killed) == (0, False, 1)
-    assert not alive(int(Path(device.agent + ".pids").read_text()))
+    assert not alive(int(trace(device, ".pids") or 0))
 
 
 class FrozenPeer:
@@ -163,7 +169,7 @@ class FrozenPeer:
 async def test_dead_agent_sends_nothing_more(supervisor: Supervisor, delegate: Writer, end: str) -> None:
     """Data in the kernel of a dead agent never reaches a device that was frozen: its sockets are destroyed."""
     more = "" if end == "exits by itself" else "time.sleep(600)"
-    device = delegate(STUCK_SENDER + more, timeout_s=2.0, shell="/usr/bin/python3 -I")
+    device = delegate(STUCK_SENDER + more, timeout_s=2.0, interpreter="/usr/bin/python3 -I")
     peer = FrozenPeer(device)
     firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1"))
     sent = await asyncio.to_thread(peer.accept)
@@ -177,7 +183,7 @@ async def test_dead_agent_sends_nothing_more(supervisor: Supervisor, delegate: W
 
 def test_without_destroying_the_data_would_arrive(delegate: Writer) -> None:
     """The counter-test: kill -9 alone, and the kernel delivers the dead agent's data after the freeze."""
-    device = delegate(STUCK_SENDER + "time.sleep(600)", shell="/usr/bin/python3 -I")
+    device = delegate(STUCK_SENDER + "time.sleep(600)", interpreter="/usr/bin/python3 -I")
     peer = FrozenPeer(device)
     with subprocess.Popen([device.agent], stdin=subprocess.DEVNULL) as agent:
         sent = peer.accept()
@@ -191,6 +197,11 @@ def test_this_kernel_can_find_and_destroy() -> None:
     assert sockdiag.shortcoming() is None
 
 
+def only_child(pid: int) -> int:
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
 def start_guard(parent: str, device: DeviceSettings, timeout_s: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, ONE_SHOT, parent, device.agent, str(timeout_s)],
@@ -202,7 +213,7 @@ def start_guard(parent: str, device: DeviceSettings, timeout_s: float) -> subpro
 
 def test_shot_dies_with_its_guard(parent: str, delegate: Writer) -> None:
     """kill -9 of the guard ends the shot at once: its watch sees the lifeline break."""
-    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    device = delegate(TREE, interpreter="/usr/bin/python3 -I")
     with start_guard(parent, device, 60) as guard:
         pids = pids_of(device, 4)
         guard.kill()
@@ -211,7 +222,7 @@ def test_shot_dies_with_its_guard(parent: str, delegate: Writer) -> None:
 
 def test_shot_ends_in_time_though_the_guard_hangs(parent: str, delegate: Writer) -> None:
     """A stopped guard cannot act at the deadline; the watch does, and the guard then reports no result."""
-    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    device = delegate(TREE, interpreter="/usr/bin/python3 -I")
     with start_guard(parent, device, 3) as guard:
         pids = pids_of(device, 4)
         guard.send_signal(signal.SIGSTOP)
@@ -227,10 +238,10 @@ def test_shot_ends_in_time_though_the_guard_hangs(parent: str, delegate: Writer)
 @pytest.mark.asyncio
 async def test_next_guard_clears_what_is_left(parent: str, delegate: Writer) -> None:
     """Guard and watch both killed: `clear` of the next guard ends the tree and removes the group; then all is new."""
-    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    device = delegate(TREE, interpreter="/usr/bin/python3 -I")
     with start_guard(parent, device, 60) as guard:
         pids = pids_of(device, 4)
-        watch = int(Path(f"/proc/{guard.pid}/task/{guard.pid}/children").read_text().split()[0])
+        watch = only_child(guard.pid)
         guard.send_signal(signal.SIGSTOP)
         os.kill(watch, signal.SIGKILL)
         guard.kill()
@@ -249,7 +260,7 @@ async def test_next_guard_clears_what_is_left(parent: str, delegate: Writer) -> 
 @pytest.mark.asyncio
 async def test_cancelled_shot_is_ended(supervisor: Supervisor, delegate: Writer) -> None:
     """A cancelled task leaves no delegate running."""
-    device = delegate(TREE, shell="/usr/bin/python3 -I")
+    device = delegate(TREE, interpreter="/usr/bin/python3 -I")
     firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1"))
     pids = await asyncio.to_thread(pids_of, device, 4)
     firing.cancel()
@@ -261,12 +272,12 @@ async def test_cancelled_shot_is_ended(supervisor: Supervisor, delegate: Writer)
 @pytest.mark.asyncio
 async def test_one_shot_id_fires_once(supervisor: Supervisor, delegate: Writer) -> None:
     """While a shot runs, the same id cannot run again."""
-    device = delegate("echo x >> \"$0.pids\"; sleep 1")
+    device = delegate('echo x >> "$0.pids"; sleep 1')
     results = await asyncio.gather(
         *(supervisor.fire(device, "off", "fs1b", "same") for _ in range(3)), return_exceptions=True
     )
     assert sum(isinstance(result, Unavailable) for result in results) == 2
-    assert Path(device.agent + ".pids").read_text() == "x\n"
+    assert trace(device, ".pids") == "x\n"
 
 
 HYBRID = (
@@ -285,6 +296,14 @@ def test_mount_is_found_in_mountinfo() -> None:
     assert cgroup.mount_of(HYBRID) is None
 
 
+def test_old_kernel_kills_one_by_one(tmp_path: Path) -> None:
+    """Without cgroup.kill (before Linux 5.14) every process that the group lists is killed."""
+    with subprocess.Popen(["sleep", "600"]) as sleeper:
+        (tmp_path / "cgroup.procs").write_text(f"{sleeper.pid}\n")
+        cgroup.kill(tmp_path)
+        assert sleeper.wait(timeout=30) == -signal.SIGKILL
+
+
 @pytest.mark.asyncio
 async def test_no_cgroup_no_fence(tmp_path: Path, delegate: Writer) -> None:
     """Without cgroup v2 the supervisor says so and starts nothing."""
@@ -294,7 +313,7 @@ async def test_no_cgroup_no_fence(tmp_path: Path, delegate: Writer) -> None:
     assert "no writable cgroup v2" in str(supervisor.usable())
     with pytest.raises(Unavailable):
         await supervisor.fire(device, "off", "fs1b", "s1")
-    assert not Path(device.agent + ".ran").exists()
+    assert trace(device, ".ran") is None
 
 
 def test_usable_here(supervisor: Supervisor) -> None:
@@ -317,7 +336,7 @@ def test_no_group_no_agent(delegate: Writer, tmp_path: Path) -> None:
     os.close(writing)
     assert ran.returncode == NOT_STARTED
     assert b"cannot start" in ran.stderr
-    assert not Path(device.agent + ".ran").exists()
+    assert trace(device, ".ran") is None
 
 
 @pytest.mark.asyncio
@@ -326,13 +345,15 @@ async def test_no_smuggled_options(supervisor: Supervisor, delegate: Writer) -> 
     device = delegate('touch "$0.ran"', options={"ip": "192.0.2.1\naction=on"})
     with pytest.raises(Refused):
         await supervisor.fire(device, "off", "fs1b", "s1")
-    assert not Path(device.agent + ".ran").exists()
+    assert trace(device, ".ran") is None
 
 
 @pytest.mark.asyncio
 async def test_output_is_short_and_hides_secrets(supervisor: Supervisor, delegate: Writer) -> None:
     """The last 4 KiB of stderr are kept, endless output blocks nobody, and passwords are not in them."""
-    device = delegate("yes noise | head -c 300000 >&2; echo using s3cret now >&2; exit 1", options={"password": "s3cret"})
+    device = delegate(
+        "yes noise | head -c 300000 >&2; echo using s3cret now >&2; exit 1", options={"password": "s3cret"}
+    )
     result = await supervisor.fire(device, "off", "fs1b", "s1")
     assert (result.exit_code, len(result.output)) == (1, 4096)
     assert result.output.endswith("using *** now\n")

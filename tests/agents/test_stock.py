@@ -90,7 +90,9 @@ def test_stock_agents_live_beside_the_product(prefix: Path) -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert {"fence_pairguard", "pairguard-fence-peer"} <= set(scripts)
     clean = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
-    ours = subprocess.run([prefix / "bin" / "fence_pairguard", "-o", "metadata"], env=clean, cwd="/", capture_output=True)
+    ours = subprocess.run(
+        [prefix / "bin" / "fence_pairguard", "-o", "metadata"], env=clean, cwd="/", capture_output=True
+    )
     assert b'name="fence_pairguard"' in ours.stdout, ours.stderr
     stock = subprocess.run([STOCK, "-o", "metadata"], env=clean, cwd="/", capture_output=True)
     assert b"<resource-agent" in stock.stdout, stock.stderr

@@ -48,6 +48,7 @@ class Node:
         self.space, self.fabric, self.record, self.name = space, fabric, record, name
         self.root = space.work / "nodes" / name
         self.services: list[Service] = []
+        self.boot_lines: list[str] = []  # shell, before any service
         self.sbin_layers: list[Path] = [HERE / "programs"]
         self.ocf_layers: list[Path] = [HERE / "ocf"]
         self._unshare: subprocess.Popen[bytes] | None = None
@@ -177,7 +178,7 @@ class Node:
 
     def _boot_script(self) -> str:
         lines = ["export PCMK_logfile=/var/log/pacemaker/pacemaker.log PCMK_logfacility=none PCMK_stderr=0"]
-        lines += self._starts("corosync")
+        lines += self.boot_lines + self._starts("corosync")
         lines.append("corosync -f > /var/log/corosync/stderr.log 2>&1 &")
         lines.append(_wait("corosync-cmapctl -g runtime.votequorum.this_node_id", 30))
         lines += self._starts("pacemaker")

@@ -12,11 +12,12 @@ from xml.etree import ElementTree
 
 from tests.lab import guarded
 from tests.lab.bmc import PowerControllers
-from tests.lab.cluster import Fence, Resource, cib, corosync_conf
+from tests.lab.cluster import Fence, cib, corosync_conf
 from tests.lab.fabric import Fabric, address
 from tests.lab.node import Node
 from tests.lab.plan import Plan, first_primary, nodes_of
 from tests.lab.record import Record
+from tests.lab.replicas import replication
 from tests.lab.space import LabFailed, Space, boottime
 from tests.lab.switches import Switches
 
@@ -38,6 +39,7 @@ class Site:
         self.controllers = PowerControllers(
             self.space, self.fabric, record, self.nodes, latency_s=plan.latency_s, ports_stay_up=plan.ports_stay_up
         )
+        self.replication = replication(plan.replication, self.space.work, guarded=plan.guarded)
         self.arbiter_dir = self.space.work / "arbiter"
         self.arbiter_processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -64,17 +66,15 @@ class Site:
         names = nodes_of(pair)
         conf = corosync_conf(pair, names, self.plan.timers, rings=self.plan.rings)
         primary = first_primary(pair)
-        resource, prefer = self._resource(primary)
+        resource, prefer = self.replication.resource(primary), self.replication.prefer(primary)
         make_fence = self._guarded_fence if self.plan.guarded else self._stock_fence
         text = cib(names, self.plan.timers, resource, {name: make_fence(name) for name in names}, prefer=prefer)
         for name in names:
             node = self.nodes[name]
             node.prepare(corosync_conf=conf, cib=text)
+            self.replication.install(node)
             if self.plan.guarded:
                 guarded.install(self, node)
-
-    def _resource(self, primary: str) -> tuple[Resource, str | None]:
-        return Resource("pglab:stateful", {"prefer": primary}), None
 
     def _stock_fence(self, target: str) -> Fence:
         timers = self.plan.timers
@@ -118,12 +118,22 @@ class Site:
         while waiting:
             for pair in sorted(waiting):
                 if self.formed(pair):
+                    self._forget_preference(pair)
                     self.record.add("formed", pair)
                     waiting.discard(pair)
             if waiting and boottime() > until:
                 raise LabFailed(f"not formed after {self.plan.form_s_max} s: {', '.join(sorted(waiting))}; {self._why(waiting)}")
             if waiting:
                 time.sleep(POLL_S)
+
+    def _forget_preference(self, pair: str) -> None:
+        """Take the first primary's location rule away: later the cluster alone decides."""
+        if self.replication.prefer(first_primary(pair)) is None:
+            return
+        rule = '<rsc_location id="l-prefer"/>'
+        done = self.nodes[nodes_of(pair)[0]].run_in(["cibadmin", "--delete", "--scope", "constraints", "--xml-text", rule])
+        if done.returncode != 0:
+            raise LabFailed(f"{pair}: cannot take the location rule away: {done.stderr.strip()}")
 
     def formed(self, pair: str) -> bool:
         """The cheap test first (the service's own log), then one look through Pacemaker's eyes."""
@@ -134,8 +144,7 @@ class Site:
 
     def service_on(self, name: str) -> bool:
         """True if the service runs on this node by the agent's own log, and the node has power."""
-        log = self.nodes[name].log_times("/var/log/pglab/srv.log")
-        return self.nodes[name].powered and bool(log) and log[-1][1] == "start"
+        return self.nodes[name].powered and self.replication.service_runs(self.nodes[name])
 
     def view(self, name: str) -> PairView | None:
         """What Pacemaker on this node says of its pair; None if it does not say."""

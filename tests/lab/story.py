@@ -27,6 +27,7 @@ class Row:
     `write_stall_s`: the longest time between two acknowledged writes in that window (None without the stand-in's writer).
     `promoted_after_s`: from the freeze to the first promotion of the other node.
     `both_s`: how long both nodes ran the service at once.
+    `lost_writes`, `split_brain`: by the stand-in's checker, when the run is over (None without data).
     """
 
     pair: str
@@ -40,6 +41,8 @@ class Row:
     promoted_after_s: float | None
     both_s: float
     off_commands: int
+    lost_writes: int | None = None
+    split_brain: bool | None = None
 
 
 def run(plan: Plan, out: Path, *, during: Callable[[Site], None] | None = None, quiet: bool = False) -> Record:
@@ -124,9 +127,8 @@ def primary_of(site: Site, pair: str) -> str:
 def gather(site: Site, record: Record) -> None:
     """Turn the nodes' own logs into events."""
     for name, node in site.nodes.items():
-        for log, kind in (("role", "role"), ("srv", "service"), ("fence", "agent")):
-            for moment, words in node.log_times(f"/var/log/pglab/{log}.log"):
-                record.events.append(Event(moment, kind, name, words))
+        record.events += site.replication.events(node)
+        record.events += [Event(at, "agent", name, words) for at, words in node.log_times("/var/log/pglab/fence.log")]
 
 
 def service_spans(record: Record, name: str, until_s: float) -> list[Interval]:
@@ -151,6 +153,9 @@ def row(record: Record, pair: str, primary: str, window: Interval, site: Site) -
     running = {name: service_spans(record, name, window.end_s) for name in names}
     shot = tuple(n for n in names if any(e.detail != "crash" and e.at_s >= window.start_s for e in record.of("power-off", n)))
     promotions = [e.at_s for e in record.of("role", other) if e.detail == "promoted" and e.at_s >= window.start_s]
+    both = (site.nodes[names[0]], site.nodes[names[1]])
+    stall = site.replication.stall_s(both, window)
+    judged = site.replication.judge(both)
     alone = sum(uncovered_s(running[n], window) for n in names)
     neither = uncovered_s(running[names[0]] + running[names[1]], window)
     return Row(
@@ -161,10 +166,12 @@ def row(record: Record, pair: str, primary: str, window: Interval, site: Site) -
         wrong_node=primary in shot and other not in shot,
         service_stopped_s=round(neither, 2),
         service_up=any(site.service_on(n) for n in names),
-        write_stall_s=None,
+        write_stall_s=None if stall is None else round(stall, 2),
         promoted_after_s=round(promotions[0] - window.start_s, 2) if promotions else None,
         both_s=round(window.length_s + neither - alone, 2),
         off_commands=sum(len(record.of("off-accepted", n)) for n in names),
+        lost_writes=None if judged is None else judged.lost,
+        split_brain=None if judged is None else judged.split_brain,
     )
 
 
@@ -183,16 +190,20 @@ def save(record: Record, out: Path) -> None:
 
 def table(record: Record) -> str:
     """The rows as text, 80 columns."""
-    lines = [f"{'pair':6}{'primary':9}{'shot':14}{'stopped':>9}{'stall':>8}{'promoted':>10}{'both':>7}{'offs':>6}  now"]
+    lines = [f"{'pair':6}{'primary':9}{'shot':14}{'stopped':>9}{'stall':>8}{'promoted':>10}{'both':>7}{'lost':>6}{'split':>7}  now"]
     for found in record.rows:
         shot = found["shot"]
         names = ",".join(str(n) for n in shot) if isinstance(shot, list | tuple) else ""
         lines.append(
             f"{found['pair']!s:6}{found['primary']!s:9}{names or '-':14}{_number(found['service_stopped_s']):>9}"
             f"{_number(found['write_stall_s']):>8}{_number(found['promoted_after_s']):>10}{_number(found['both_s']):>7}"
-            f"{found['off_commands']!s:>6}  {'up' if found['service_up'] else 'DOWN'}"
+            f"{_word(found['lost_writes']):>6}{_word(found['split_brain']):>7}  {'up' if found['service_up'] else 'DOWN'}"
         )
     return "\n".join(lines)
+
+
+def _word(value: object) -> str:
+    return "-" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _number(value: object) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 import resconf
 import views
 from disk import Disk
-from resource import Refused, Resource
+from volume import Refused, Resource
 
 Answer = tuple[int, str, str]
 
@@ -148,7 +148,11 @@ class Daemon:
         except (resconf.ConfigError, KeyError, ValueError) as error:
             return 10, "", f"{error}\n"
         except FileNotFoundError:
-            return 10, "", f"{name}: Failure: (119) No valid meta-data signature found.\n\n\t==> Use 'drbdadm create-md res' to initialize meta-data area. <==\n\n"
+            return (
+                10,
+                "",
+                f"{name}: Failure: (119) No valid meta-data signature found.\n\n\t==> Use 'drbdadm create-md res' to initialize meta-data area. <==\n\n",
+            )
         marked = disk.apply_al() if disk.meta.primary else 0
         resource = self.resources[name] = Resource(conf, disk, self.publish)
         resource.attach(self.sysblock)
@@ -181,14 +185,18 @@ class Daemon:
 
     async def _disconnect(self, resource: Resource, order: dict[str, object]) -> Answer:
         if not resource.configured:
-            text = "??: Failure: (162) Invalid configuration request\nadditional info from kernel:\nunknown connection\n"
+            text = (
+                "??: Failure: (162) Invalid configuration request\nadditional info from kernel:\nunknown connection\n"
+            )
             return 10, "", text
         await resource.disconnect()
         return 0, "", ""
 
     # -- application ---------------------------------------------------------------------------------------------------
 
-    async def _application(self, resource: Resource, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _application(
+        self, resource: Resource, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         """One client. `open` holds the device open until the client has gone *and* its last write is done."""
         held = False
         with contextlib.suppress(ConnectionError):

@@ -12,7 +12,17 @@ from disk import JUST_CREATED
 
 UNRELATED = -1000
 # The kernel's order of disk states: comparisons like "better than Inconsistent" rely on it.
-DISK_ORDER = ("Diskless", "Attaching", "Failed", "Negotiating", "Inconsistent", "Outdated", "DUnknown", "Consistent", "UpToDate")
+DISK_ORDER = (
+    "Diskless",
+    "Attaching",
+    "Failed",
+    "Negotiating",
+    "Inconsistent",
+    "Outdated",
+    "DUnknown",
+    "Consistent",
+    "UpToDate",
+)
 
 
 def rank(disk: str) -> int:

@@ -20,7 +20,7 @@ from disk import NEW_BITMAP_OFFSET, RECORD_KIB
 from handshake import Outcome, Side, decide, rank
 
 if TYPE_CHECKING:
-    from resource import Resource
+    from volume import Resource
 
 
 class Ended(Exception):
@@ -65,7 +65,8 @@ class Peer:
         self.send(t="bye", why=bye)
         if self._writer is not None:
             with contextlib.suppress(OSError, TimeoutError):
-                await asyncio.wait_for(self._writer.drain(), self.ping_timeout)
+                async with asyncio.timeout(self.ping_timeout):
+                    await self._writer.drain()
         await self.close()
 
     async def close(self) -> None:
@@ -92,7 +93,8 @@ class Peer:
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self.send(t="ask", n=number, what=what)
         try:
-            return await asyncio.wait_for(answer, self.ping_int + self.ping_timeout)
+            async with asyncio.timeout(self.ping_int + self.ping_timeout):
+                return await answer
         except TimeoutError:
             return False
         finally:
@@ -160,9 +162,11 @@ class Peer:
         while True:
             writer = None
             try:
-                dialled = asyncio.open_connection(host.address, host.port, local_addr=(self.resource.own.address, 0))
-                reader, writer = await asyncio.wait_for(dialled, max(self.connect_int, self.ping_timeout))
-                first = await asyncio.wait_for(reader.readline(), self.ping_int + self.ping_timeout)
+                async with asyncio.timeout(max(self.connect_int, self.ping_timeout)):
+                    own = (self.resource.own.address, 0)
+                    reader, writer = await asyncio.open_connection(host.address, host.port, local_addr=own)
+                async with asyncio.timeout(self.ping_int + self.ping_timeout):
+                    first = await reader.readline()
                 if first:
                     return reader, writer, first
             except (OSError, TimeoutError):
@@ -204,7 +208,9 @@ class Peer:
             elif kind == "bye":
                 if message["why"] == "disconnect":
                     raise Ended("TearDown", "peer disconnected", bye="ok", **self._leaving)
-                raise Ended("NetworkFailure" if not self.resource.connected else "BrokenPipe", "peer dropped us", bye="ok")
+                raise Ended(
+                    "NetworkFailure" if not self.resource.connected else "BrokenPipe", "peer dropped us", bye="ok"
+                )
             elif hello or kind in ("ping", "pong"):
                 await self._message(message)
 
@@ -212,7 +218,8 @@ class Peer:
         """The next message, pinging when nothing comes. Raises Ended when a ping goes unanswered."""
         for wait in (self.ping_int, self.ping_timeout):
             try:
-                line = await asyncio.wait_for(reader.readline(), wait)
+                async with asyncio.timeout(wait):
+                    line = await reader.readline()
                 if line.endswith(b"\n"):
                     return json.loads(line)  # type: ignore[no-any-return]
                 await asyncio.sleep(self.ping_int + self.ping_timeout)  # law 1
@@ -263,7 +270,9 @@ class Peer:
         resource = self.resource
         own_good, peer_good = (rank(disk) > rank("Inconsistent") for disk in (resource.dstate, peer.disk))
         disk = "UpToDate" if own_good and peer_good else resource.dstate
-        resource.change(cstate="Connected", peer_role=peer.role, dstate=disk, pdsk="UpToDate" if peer_good else peer.disk)
+        resource.change(
+            cstate="Connected", peer_role=peer.role, dstate=disk, pdsk="UpToDate" if peer_good else peer.disk
+        )
         resource.crashed = False  # on the disk it stays until the next change, as recorded (06-f)
 
     def _begin(self, outcome: Outcome, peer: Side) -> None:

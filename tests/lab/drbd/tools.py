@@ -167,14 +167,40 @@ def _events2(names: list[str], options: set[str]) -> str:
 
 def _without_statistics(event: str) -> str:
     """Without --statistics the counters are left out."""
-    counters = ("size", "read", "written", "al-writes", "bm-writes", "upper-pending", "lower-pending", "al-suspended", "blocked")
+    counters = (
+        "size",
+        "read",
+        "written",
+        "al-writes",
+        "bm-writes",
+        "upper-pending",
+        "lower-pending",
+        "al-suspended",
+        "blocked",
+    )
     counters += ("received", "sent", "out-of-sync", "pending", "unacked", "congested", "write-ordering")
     return " ".join(word for word in event.rstrip("\n").split(" ") if word.partition(":")[0] not in counters) + "\n"
 
 
 def _sh_unconfigured(minor: str) -> str:
-    words = ["_role=", "_peer=", "_disk=", "_pdsk=", "_flags_susp=", "_flags_aftr_isp=", "_flags_peer_isp=", "_flags_user_isp="]
-    head = [f"_minor={minor}", "_res_name=", "_volume=-1", "_known=NA # not available or not yet created", "", "_cstate=Unconfigured"]
+    words = [
+        "_role=",
+        "_peer=",
+        "_disk=",
+        "_pdsk=",
+        "_flags_susp=",
+        "_flags_aftr_isp=",
+        "_flags_peer_isp=",
+        "_flags_user_isp=",
+    ]
+    head = [
+        f"_minor={minor}",
+        "_res_name=",
+        "_volume=-1",
+        "_known=NA # not available or not yet created",
+        "",
+        "_cstate=Unconfigured",
+    ]
     return "\n".join([*head, *words, "_resynced_percent=", "", "_sh_status_process", "", "", ""])
 
 
@@ -251,11 +277,21 @@ def _adm(verb: str, conf: resconf.Resource, options: set[str]) -> str:
         raise Exit(1, err=f"Unknown command '{verb}'.\n")
     peer = next(host for host in conf.hosts.values() if host is not own)
     pair = [f"{own.family}:{own.address}:{own.port}", f"{peer.family}:{peer.address}:{peer.port}"]
-    target = [name] if verb == "down" else [name, *pair] if verb == "connect" else pair if verb == "disconnect" else [str(minor)]
+    target = (
+        [name]
+        if verb == "down"
+        else [name, *pair]
+        if verb == "connect"
+        else pair
+        if verb == "disconnect"
+        else [str(minor)]
+    )
     if verb == "down" and name not in _loaded():
         return ""
     extra = sorted(options & {"--force", "--discard-my-data"})
-    return _told([verb, *target, *extra], [verb, *(target if verb in CONNECTION else [name if verb == "down" else str(minor)])])
+    return _told(
+        [verb, *target, *extra], [verb, *(target if verb in CONNECTION else [name if verb == "down" else str(minor)])]
+    )
 
 
 def _told(arguments: list[str], shown: list[str]) -> str:

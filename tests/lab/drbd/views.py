@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import resconf
 
 if TYPE_CHECKING:
-    from resource import Resource
+    from volume import Resource
 
 SIZE_KIB = 65496
 WRAP = 79  # columns; the 80th is never used
+KINDS = ("resource", "connection", "device", "peer-device")  # the order within one change
 PEER = "peer-node-id:0 conn-name:peer"
 
 
@@ -73,7 +74,7 @@ def changes(old: View, new: View, again: bool) -> list[str]:
     for kind in ("peer-device", "connection"):
         if kind in old.facts and kind not in new.facts:
             lines.append(f"destroy {_key(old, kind)}")
-    for kind in ("resource", "device", "connection", "peer-device"):
+    for kind in KINDS:
         if kind not in new.facts:
             continue
         facts, statistics = new.facts[kind], new.statistics.get(kind, {})
@@ -84,17 +85,18 @@ def changes(old: View, new: View, again: bool) -> list[str]:
         if changed or (again and kind != "device"):
             before = old.statistics.get(kind, {})
             sticky = ("al-suspended", "blocked")  # printed only when they changed
-            shown = {name: value for name, value in statistics.items() if name not in sticky or before.get(name) != value}
+            shown = {
+                name: value for name, value in statistics.items() if name not in sticky or before.get(name) != value
+            }
             lines.append(f"change {_key(new, kind)}{_words(changed, shown)}")
     return lines
 
 
 def existing(shown: View) -> list[str]:
     """What a fresh `events2` prints of a resource that is up."""
-    kinds = ("resource", "connection", "device", "peer-device")
     return [
         f"exists {_key(shown, kind)}{_words(shown.facts[kind], shown.statistics.get(kind, {}))}"
-        for kind in kinds
+        for kind in KINDS
         if kind in shown.facts
     ]
 
@@ -163,7 +165,16 @@ def sh_status(resource: Resource) -> str:
     lines = [f"_minor={resource.minor}", f"_res_name={resource.name}", "_volume=0", "_known=Configured", ""]
     lines += [f"_cstate={resource.cstate}", f"_role={resource.role}", f"_peer={resource.peer_role}"]
     lines += [f"_disk={resource.dstate}", f"_pdsk={resource.pdsk}", "", f"_flags_susp={flags}", "_flags_aftr_isp="]
-    lines += ["_flags_peer_isp=", "_flags_user_isp=", "", f"_resynced_percent={done(resource)}", "", "_sh_status_process", "", ""]
+    lines += [
+        "_flags_peer_isp=",
+        "_flags_user_isp=",
+        "",
+        f"_resynced_percent={done(resource)}",
+        "",
+        "_sh_status_process",
+        "",
+        "",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -25,7 +25,16 @@ from handshake import rank
 from replication import Peer
 
 # Connection states in the kernel's order; from Connected on there is a peer.
-BEFORE = ("StandAlone", "Disconnecting", "Unconnected", "Timeout", "BrokenPipe", "NetworkFailure", "ProtocolError", "TearDown")
+BEFORE = (
+    "StandAlone",
+    "Disconnecting",
+    "Unconnected",
+    "Timeout",
+    "BrokenPipe",
+    "NetworkFailure",
+    "ProtocolError",
+    "TearDown",
+)
 BEFORE += ("WFConnection", "WFReportParams")
 SYSTEM_PATH = "/sbin:/usr/sbin:/bin:/usr/bin"  # what the kernel gives its helpers
 MESSAGES = {
@@ -436,7 +445,9 @@ class Resource:
             env |= {"DRBD_PEER": self.peer_node, "DRBD_PEERS": self.peer_node, "DRBD_PEER_AF": peer.family}
             env |= {"DRBD_PEER_ADDRESS": peer.address, "DRBD_DONT_WARN_ON_VERSION_MISMATCH": "1"}
             shell = ["/bin/sh", "-c", command]
-            child = await asyncio.create_subprocess_exec(*shell, env=env, stdin=subprocess.DEVNULL, start_new_session=True)
+            child = await asyncio.create_subprocess_exec(
+                *shell, env=env, stdin=subprocess.DEVNULL, start_new_session=True
+            )
             code = await child.wait()
             code = 20 if code < 0 else code  # killed by a signal: drbdadm's own failure code
         self.log(f"helper command: /sbin/drbdadm {name} {self.name} exit code {code} (0x{code << 8:x})")

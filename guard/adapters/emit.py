@@ -1,0 +1,47 @@
+"""`guard.events.Emit` on structlog: one record an event, and the last ones kept for `status` and `explain`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from guard.events import CATALOGUE
+from guard.ports import Clock
+
+KEPT_MAX = 512  # records kept in memory for people
+
+
+class Emitter:
+    """Logs through structlog's configured sink; keeps the newest `KEPT_MAX` records and every standing page."""
+
+    def __init__(self, clock: Clock, **bound: str) -> None:
+        self._clock = clock
+        self._log = structlog.get_logger().bind(**bound)
+        self.kept: deque[dict[str, Any]] = deque(maxlen=KEPT_MAX)
+
+    def __call__(self, event: str, text: str, data: Mapping[str, object], *, page: bool = False) -> None:
+        """An event outside the catalogue is a bug of ours: it is logged as `uncatalogued`, never lost."""
+        name = event if event in CATALOGUE else "uncatalogued"
+        fields = {key: plain(value) for key, value in data.items() if key not in ("event", "message", "level", "ts")}
+        if name != event:
+            fields["kind"] = event
+        level = self._log.error if page else self._log.info
+        level(name, message=text, page=page, **fields)
+        self.kept.append({"event": name, "text": text, "at_wall": self._clock.wall(), "page": page, **fields})
+
+
+def plain(value: object) -> object:
+    """JSON-ready: dataclasses become objects, sets and tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return str(value)

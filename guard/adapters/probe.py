@@ -1,0 +1,86 @@
+"""The guard's own probe of its peer's ring address: a UDP echo every 0.1 s, a hint and never a proof.
+
+A forged echo can only make a dead peer look alive, which delays; it can fence nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from collections.abc import AsyncIterator
+
+from guard.core.instant import Instant, elapsed_s
+from guard.errors import Unavailable
+from guard.ports import Clock
+
+PERIOD_S = 0.1
+SILENT_S = 0.4  # DESIGN.md section 6, Storm: `peer-lost`
+_ASK, _ECHO = b"pgq1", b"pge1"
+_FORM = struct.Struct("!4sQ")
+
+
+class Probe:
+    """Answers the peer's probes on `own`, and asks `peer`. One consumer of `changes`."""
+
+    def __init__(self, own: str, peer: str, port: int, clock: Clock) -> None:
+        self._own, self._peer, self._port, self._clock = own, peer, port, clock
+
+    async def changes(self) -> AsyncIterator[bool]:
+        """True while the peer answered within the last 0.4 s; said at the first answer and at every change.
+
+        A peer that never answered since the start is not said to be silent: it may have no guard. Raises
+        `Unavailable` if the address cannot be bound.
+        """
+        ear = _Ear()
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in self._own else socket.AF_INET
+        try:
+            transport, _ = await loop.create_datagram_endpoint(lambda: ear, (self._own, self._port), family=family)
+        except OSError as error:
+            raise Unavailable(f"cannot probe from {self._own} port {self._port}", str(error)) from error
+        said: bool | None = None
+        heard: Instant | None = None
+        number = 0
+        try:
+            while True:
+                number += 1
+                with contextlib.suppress(OSError):  # unreachable: that is what the silence will say
+                    transport.sendto(_FORM.pack(_ASK, number), (self._peer, self._port))
+                await self._clock.sleep(PERIOD_S)
+                now = self._clock.now()
+                if ear.echoes:
+                    ear.echoes, heard = 0, now
+                if heard is None:
+                    continue
+                answered = elapsed_s(heard, now) <= SILENT_S
+                if answered is not said:
+                    said = answered
+                    yield answered
+        finally:
+            transport.close()
+
+
+class _Ear(asyncio.DatagramProtocol):
+    """Echoes what asks, counts what echoes."""
+
+    def __init__(self) -> None:
+        self.echoes = 0
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.DatagramTransport):
+            self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[object, ...]) -> None:
+        if len(data) != _FORM.size:
+            return
+        word, number = _FORM.unpack(data)
+        if word == _ECHO:
+            self.echoes += 1
+        elif word == _ASK and self._transport is not None:
+            self._transport.sendto(_FORM.pack(_ECHO, number), addr)
+
+    def error_received(self, exc: Exception) -> None:
+        """ICMP unreachable: silence says it."""

@@ -1,0 +1,226 @@
+"""The guard's hands: each effect of the core carried out on the world, its result brought back as an event.
+
+Orders of one kind to one place never overlap; what is asked again meanwhile is dropped, for the core repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from guard.core.evidence import Forecast, Power
+from guard.core.step import (
+    AnswerAgent,
+    AnswerHandler,
+    AnswerPerson,
+    AskForecast,
+    Bar,
+    ClearHold,
+    Effect,
+    Event,
+    Fire,
+    Forecasted,
+    HoldWritten,
+    Note,
+    OutdateOwn,
+    Persisted,
+    PowerOn,
+    PowerRead,
+    Progress,
+    PurgeShot,
+    ReadPower,
+    ResumeWrites,
+    Send,
+    SetHold,
+    ShotEnded,
+    Suspended,
+    SuspendWrites,
+    Unblock,
+)
+from guard.errors import PairguardError
+from guard.events import Emit
+from guard.ports import Bus, Clock, Cluster, DeviceSettings, Members, PowerReader, Replication, Shooter
+
+OUTBOX_MAX = 512
+SENDERS = 4
+POWER_S_MAX = 10.0  # a fresh device session that takes longer than this says nothing
+
+
+class PowerSwitch(Protocol):
+    """Switches a node on by its fence device: best effort, needs no right."""
+
+    async def on(self, device: DeviceSettings, node: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Waiting:
+    """Clients that wait for an answer, by request id."""
+
+    answers: dict[str, asyncio.Future[Mapping[str, object]]] = field(default_factory=dict)
+    progress: dict[str, Callable[[str], None]] = field(default_factory=dict)
+
+    def settle(self, request: str, answer: Mapping[str, object]) -> None:
+        future = self.answers.get(request)
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def tell(self, request: str, text: str) -> None:
+        say = self.progress.get(request)
+        if say is not None:
+            say(text)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the hands act on."""
+
+    bus: Bus
+    replication: Replication
+    members: Members
+    cluster: Cluster
+    shooter: Shooter
+    reader: PowerReader
+    power: PowerSwitch
+    devices: Mapping[str, DeviceSettings]
+
+
+class Acting:
+    """`daemon.loop.Hands`. `run` owns every task that an effect needs."""
+
+    def __init__(self, world: World, clock: Clock, put: Callable[[Event], None], emit: Emit, waiting: Waiting) -> None:
+        self._world, self._clock, self._put, self._emit = world, clock, put, emit
+        self._waiting = waiting
+        self._outbox: asyncio.Queue[Send] = asyncio.Queue(maxsize=OUTBOX_MAX)
+        self._group: asyncio.TaskGroup | None = None
+        self._busy: set[str] = set()
+        self._early: list[Effect] = []
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for number in range(SENDERS):
+                group.create_task(self._sender(), name=f"sender-{number}")
+            early, self._early = self._early, []
+            for effect in early:
+                self.carry_out(effect)
+
+    def carry_out(self, effect: Effect) -> None:
+        if self._group is None:
+            self._early.append(effect)
+            return
+        match effect:
+            case Send():
+                if self._outbox.full():
+                    self._outbox.get_nowait()
+                self._outbox.put_nowait(effect)
+            case AnswerAgent(request, confirmed, reason, text):
+                self._waiting.settle(request, {"confirmed": confirmed, "reason": reason, "text": text})
+            case AnswerHandler(request, code, reason):
+                self._waiting.settle(request, {"code": code, "reason": reason})
+            case AnswerPerson(request, outcome, text, data):
+                self._waiting.settle(request, {"outcome": outcome, "text": text, "data": data})
+            case Progress(request, text):
+                self._waiting.tell(request, text)
+            case ReadPower(token, target, delay_s):
+                self._start(f"power:{token}", self._read_power(token, target, delay_s))
+            case Fire(intent, action, target):
+                self._start(f"fire:{intent}", self._fire(intent, action, target))
+            case PowerOn(target):
+                self._start(f"on:{target}", self._power_on(target))
+            case SuspendWrites(nonce):
+                self._start(f"suspend:{nonce}", self._suspend(nonce))
+            case ResumeWrites():
+                self._start("resume", self._hand("resume-io", self._world.replication.resume()))
+            case OutdateOwn():
+                self._start("outdate", self._hand("outdate", self._world.replication.outdate()))
+            case SetHold(hold_id):
+                self._start("hold", self._hold(hold_id, on=True))
+            case ClearHold(hold_id):
+                self._start("hold", self._hold(hold_id, on=False))
+            case AskForecast(lost, without_hold):
+                self._start(f"forecast:{without_hold}", self._forecast(lost, without_hold))
+            case PurgeShot(shot):
+                self._start(f"purge:{shot.target}", self._hand(f"purge {shot.target}", self._world.cluster.purge(shot)))
+            case Bar(node, on):
+                self._start(f"bar:{node}", self._hand(f"bar {node} {on}", self._world.cluster.bar(node, on=on)))
+            case Unblock():
+                self._start("unblock", self._hand("unblock", self._world.members.unblock()))
+            case Note() | Persisted():
+                pass  # the loop's own
+
+    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        if key in self._busy or self._group is None:
+            work.close()
+            return
+        self._busy.add(key)
+        self._group.create_task(self._once(key, work), name=key)
+
+    async def _once(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        finally:
+            self._busy.discard(key)
+
+    async def _sender(self) -> None:
+        while True:
+            send = await self._outbox.get()
+            await self._world.bus.send(send.to, send.message, expires_s=send.expires_s)
+
+    async def _read_power(self, token: str, target: str, delay_s: float) -> None:
+        await self._clock.sleep(delay_s)
+        device = self._world.devices.get(target)
+        power = Power.UNKNOWN
+        if device is not None:
+            power = await self._world.reader.status(device, target, POWER_S_MAX)
+        self._put(PowerRead(token, power))
+
+    async def _fire(self, intent: str, action: str, target: str) -> None:
+        device = self._world.devices[target]
+        try:
+            result = await self._world.shooter.fire(device, action, target, intent)
+        except PairguardError as error:
+            # Nothing was started, or it could not be ended: neither clean nor verified.
+            self._emit("hand-failed", f"the shot at {target}: {error}", {"hand": "fire"}, page=True)
+            self._put(ShotEnded(intent, None, clean=False))
+            return
+        self._put(ShotEnded(intent, result.exit_code, result.clean))
+
+    async def _power_on(self, target: str) -> None:
+        device = self._world.devices[target]
+        if not await self._world.power.on(device, target):
+            self._emit("hand-failed", f"could not switch {target} on again", {"hand": "power-on"})
+
+    async def _suspend(self, nonce: str) -> None:
+        try:
+            done = await self._world.replication.suspend()
+        except PairguardError as error:
+            self._emit("hand-failed", f"suspend-io: {error}", {"hand": "suspend"})
+            done = False
+        self._put(Suspended(nonce, done))
+
+    async def _hold(self, hold_id: str, *, on: bool) -> None:
+        order = self._world.cluster.set_hold(hold_id) if on else self._world.cluster.clear_hold(hold_id)
+        try:
+            done = await order
+        except PairguardError as error:
+            self._emit("hand-failed", f"maintenance-mode {on}: {error}", {"hand": "hold"})
+            done = False
+        self._put(HoldWritten(on, done))
+
+    async def _forecast(self, lost: str | None, without_hold: bool) -> None:
+        try:
+            found = await self._world.cluster.forecast(lost=lost, without_hold=without_hold)
+        except PairguardError as error:
+            found = Forecast(error=str(error))
+        self._put(Forecasted(without_hold, found))
+
+    async def _hand(self, name: str, order: Coroutine[Any, Any, bool]) -> None:
+        try:
+            done = await order
+        except PairguardError as error:
+            self._emit("hand-failed", f"{name}: {error}", {"hand": name})
+            return
+        if not done:
+            self._emit("hand-failed", f"{name}: was not carried out", {"hand": name})

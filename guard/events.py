@@ -1,0 +1,80 @@
+"""The catalogue of everything ever logged: one kind an event, with the fields that it carries.
+
+An event that is not here cannot be logged: `Emit` implementations refuse it, and a test compares the core's notes with
+this list. `page` marks what a person must see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+CATALOGUE: Mapping[str, str] = {
+    # the guard's life
+    "guard-started": "the guard started; fields: boot_id, era",
+    "guard-stopping": "the guard stops in order",
+    "watcher-lost": "a watcher died and is started again; fields: watcher",
+    "watcher-back": "a watcher sees again; fields: watcher",
+    "journal-failed": "the journal cannot be written: nothing is decided",
+    "shots-cleared": "processes of an earlier guard's shots were killed; fields: killed",
+    "message-rejected": "a message was not authentic, not ours or malformed; fields: reason, sender",
+    "ignored": "an authentic party said what it may not say; fields: message",
+    "hand-failed": "an order to the cluster, DRBD or a device was not carried out; fields: hand",
+    # testimony
+    "attested": "both ends testified the same session; fields: session",
+    "replication-lost": "the replication connection broke; fields: session",
+    "session-forgotten": "after a start the stored session proves nothing",
+    "whole": "the pair is whole",
+    "not-whole": "the pair is not whole any more",
+    "store-doubted": "the arbiter's memory is not the one known; fields: known",
+    "no-register": "no register was ever made for this pair",
+    # claims
+    "verdict": "one complete record a verdict",
+    "won": "a win gave a right; fields: era, version, purpose",
+    "claim-ended": "a claim ended without a right; fields: reason, job",
+    "waiting": "a request waits; fields: job",
+    "person": "no node may be chosen by the evidence: a person decides; fields: reason",
+    "prefer-peer": "the evidence prefers the peer; fields: reason",
+    "yielded": "this node yielded",
+    "yield-void": "the yield is void; fields: state",
+    "resume-needs-person": "writes stay suspended: resuming would make a generation that the peer does not have",
+    "cold-win": "a cold start was won alone",
+    # shots
+    "agent-asks": "the cluster asks to fence; fields: action, wait_s",
+    "agent-answered": "the fence agent was answered; fields: reason, confirmed, target",
+    "intent": "a shot was decided; fields: era, version",
+    "shot-abandoned": "nothing was sent to the fence device",
+    "shot-ended": "the delegate ended; fields: exit_code, clean",
+    "confirmed-off": "the target reads off twice; fields: target",
+    "handler-asks": "DRBD's fence-peer handler asks; fields: resource",
+    "handler-answered": "DRBD's handler was answered; fields: code, reason",
+    # eras
+    "close-given-up": "a close got no answer",
+    "close-refused": "a close was refused; fields: reason",
+    "era-closed": "a new era begins; fields: era, version",
+    "hand-back": "an unused win is handed back",
+    # holds
+    "braked": "this node neither claims nor shoots; fields: signs or owner",
+    "disturbance": "the network is still changing; fields: signs",
+    "disturbance-over": "the own disturbance has ended by its own evidence",
+    "hold-opened": "a person holds the pair; fields: key",
+    "property-set": "the cluster is in maintenance mode by our own property set",
+    "property-not-set": "the cluster did not take the property",
+    "lease-over": "a lease ran out; still held",
+    "held-peer-alive": "the releasing claim found the peer alive: the hold stays",
+    "released": "the hold is over",
+    "default-removed": "an explicit maintenance-mode=false was removed from the cluster's defaults",
+    # the arbiter
+    "witness-started": "the witness started; fields: pairs, store_id",
+    "register": "a register changed; fields: pair, era, winner, used, basis, version",
+    "inhibit-set": "the arbiter stored an inhibit; fields: pair, inhibit, owner",
+    "inhibit-ended": "an inhibit ended; fields: pair, inhibit",
+    "store-failed": "the store cannot be written: nothing is decided",
+    "inbox-full": "the witness is behind: the oldest message was dropped",
+}
+
+
+class Emit(Protocol):
+    """Takes one record. Never blocks and never raises: a lost record costs a counter, not a decision."""
+
+    def __call__(self, event: str, text: str, data: Mapping[str, object], *, page: bool = False) -> None: ...

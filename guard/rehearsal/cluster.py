@@ -1,0 +1,239 @@
+"""corosync and Pacemaker of one rehearsed node: membership with a token, a fencer that asks, one active node.
+
+Each partition has its own copy of the cluster's properties; at a merge one copy wins whole. The fencer asks the agent
+to fence a lost peer unless maintenance is set in its own copy, and again after every failure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from guard.core.evidence import ClusterView, Disk, Forecast, Membership, PendingShot, Role, Up
+from guard.core.step import AgentAsks, ClientGone
+
+if TYPE_CHECKING:
+    from guard.rehearsal.nodes import Node
+
+WAIT_S = 60.0  # pcmk_off_timeout of the rehearsed cluster
+
+
+@dataclass(slots=True)
+class Properties:
+    """One partition's copy."""
+
+    ours: str | None = None
+    persons: bool = False
+    barred: frozenset[str] = frozenset()
+    age: int = 0  # edits so far
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The HA layer of one node."""
+
+    node: Node
+    token_s: float = 3.0
+    running: bool = False
+    peer_member: bool = False
+    quorate: bool = False
+    wait_for_all: bool = True
+    heard: int = 0
+    joined_since: int | None = None
+    lost_at: int = 0
+    unclean: bool = False
+    fenced_peer: bool = False
+    request: str | None = None
+    retry_at: int = 0
+    mounted: bool = False
+    failed_stop: bool = False
+    properties: Properties = field(default_factory=Properties)
+
+    # ---- what the guard reads
+
+    @property
+    def maintenance(self) -> bool:
+        return self.properties.ours is not None or self.properties.persons
+
+    def members(self) -> Membership:
+        node, now = self.node, self.node.local()
+        if not self.running:
+            return Membership(now, Up.DOWN, None, None, False, None)
+        fresh = node.world.now - self.heard <= 1.2e9
+        links = (("ring0", Up.UP if fresh else Up.DOWN),)
+        return Membership(now, Up.UP, self.peer_member, self.quorate, False, f"{self.heard}", links)
+
+    def view(self) -> ClusterView:
+        node = self.node
+        if not self.running:
+            return ClusterView(node.local(), Up.DOWN, Up.UNKNOWN, None, None, False, None, False)
+        pending = ()
+        if self.request is not None:
+            pending = (PendingShot(node.peer.name, "reboot", "pacemaker-controld", node.name, "pending"),)
+        return ClusterView(
+            at=node.local(),
+            controller=Up.UP,
+            peer_controller=Up.UP if self.peer_member else Up.DOWN,
+            maintenance=self.maintenance,
+            ours=self.properties.ours,
+            persons_maintenance=self.properties.persons,
+            managed=0 if self.maintenance else 3,
+            failed_stop=self.failed_stop,
+            unclean=frozenset((node.peer.name,)) if self.unclean else frozenset(),
+            pending=pending,
+            active_here=self.mounted,
+        )
+
+    def forecast(self, lost: str | None, *, without_hold: bool) -> Forecast:
+        """What the scheduler would do."""
+        if not self.running:
+            return Forecast(error="the cluster does not run here")
+        maintained = self.properties.persons if without_hold else self.maintenance
+        if maintained or not self.quorate:
+            return Forecast()
+        fenced = self.node.peer.name
+        if lost is not None or self.unclean:
+            return Forecast(fences=frozenset((fenced,)))
+        return Forecast()
+
+    # ---- orders of the guard
+
+    def edit(self, **changed: object) -> bool:
+        """An edit of the properties: replicated while both are members; refused while the token is being lost."""
+        if not self.running or (self.peer_member and self.node.world.now - self.heard > 1.0e9):
+            return False
+        copies = [self.properties]
+        if self.peer_member and self.node.peer.cluster.running:
+            copies.append(self.node.peer.cluster.properties)
+        for copy in copies:
+            for name, value in changed.items():
+                setattr(copy, name, value)
+            copy.age += 1
+        self.node.saw_cluster()
+        self.node.peer.saw_cluster()
+        return True
+
+    def set_hold(self, hold_id: str) -> bool:
+        return self.edit(ours=hold_id)
+
+    def clear_hold(self, hold_id: str) -> bool:
+        if self.properties.ours != hold_id:
+            return self.properties.ours is None and self.running
+        return self.edit(ours=None)
+
+    def bar(self, name: str, *, on: bool) -> bool:
+        barred = self.properties.barred
+        return self.edit(barred=barred | {name} if on else barred - {name})
+
+    def unblock(self) -> None:
+        if self.running and not self.quorate:
+            self.quorate = True
+            self.unclean = not self.peer_member
+            self.node.saw_cluster()
+
+    def purge(self) -> None:
+        self.request = None
+
+    # ---- life
+
+    def start(self) -> None:
+        self.running, self.peer_member, self.quorate = True, False, not self.wait_for_all
+        self.unclean = self.quorate
+        self.fenced_peer, self.request, self.mounted = False, None, False
+        self.joined_since = None
+        self.lost_at = self.node.world.now
+        self.node.world.disks.bring_up(self.node.name)
+        self.node.saw_cluster()
+
+    def stop_hard(self) -> None:
+        self.running = self.peer_member = self.quorate = self.mounted = self.unclean = False
+        self.request, self.fenced_peer = None, False
+
+    def tick(self) -> None:
+        node, world = self.node, self.node.world
+        if not node.runs() or not self.running:
+            return
+        other = node.peer.cluster
+        contact = world.network.open("A", "B") and node.peer.runs() and other.running
+        if contact:
+            self.heard = world.now
+            self.joined_since = self.joined_since if self.joined_since is not None else world.now
+        else:
+            self.joined_since = None
+        if self.peer_member and not contact and world.now - self.heard > self.token_s * 1e9:
+            self._lost()
+        ready = self.joined_since is not None and world.now - self.joined_since > 1.5e9
+        if not self.peer_member and ready and contact:
+            self._join(other)
+        if not self.maintenance:
+            self._fence()
+            self._place()
+
+    def _lost(self) -> None:
+        self.peer_member = False
+        self.lost_at = self.node.world.now
+        self.unclean, self.fenced_peer = True, False
+        self.node.world.tell(self.node.name, "lost its peer from the membership")
+        self.node.saw_cluster()
+
+    def _join(self, other: Cluster) -> None:
+        winner = max((self, other), key=lambda c: (c.properties.age, c.node.name)).properties
+        for cluster in (self, other):
+            cluster.peer_member = cluster.quorate = True
+            cluster.unclean = cluster.fenced_peer = False
+            cluster.properties = Properties(winner.ours, winner.persons, winner.barred, winner.age)
+            cluster.node.saw_cluster()
+        self.node.world.tell("cluster", "one membership")
+
+    def _fence(self) -> None:
+        node, world = self.node, self.node.world
+        if not self.unclean or not self.quorate or self.request is not None or world.now < self.retry_at:
+            return
+        self.request = request = world.name_of(f"agent-{node.name}")
+        if not node.shell.up or node.shell.paused:
+            self.answered(request, confirmed=False)
+            return
+        node.later(0.05, lambda: node.shell.ask(AgentAsks(request, world.fence_action, node.peer.name, WAIT_S)))
+        # The fencer kills an agent that outlives its timeout.
+        node.later(WAIT_S + 5.0, lambda: self._timeout(request))
+
+    def _timeout(self, request: str) -> None:
+        if self.request == request:
+            self.node.shell.take(ClientGone(request))
+            self.answered(request, confirmed=False)
+
+    def answered(self, request: str, *, confirmed: bool) -> None:
+        if self.request != request:
+            return
+        self.request = None
+        self.retry_at = self.node.world.now + int(2e9)
+        if confirmed:
+            self.node.world.tell(self.node.name, "Pacemaker takes its peer for fenced")
+            if not self.peer_member:
+                self.unclean, self.fenced_peer = False, True
+        self.node.saw_cluster()
+
+    def _place(self) -> None:
+        """Keep exactly one node active, as far as this partition may decide."""
+        node, world = self.node, self.node.world
+        mine, theirs = world.disks.of[node.name], world.disks.of[node.peer.name]
+        if not self.quorate or self.unclean:
+            return
+        if mine.role is Role.PRIMARY:
+            if node.name in self.properties.barred and self.peer_member and theirs.role is Role.PRIMARY:
+                self.mounted = False
+                world.disks.demote(node.name)
+            else:
+                self.mounted = True
+            return
+        self.mounted = False
+        if node.name in self.properties.barred or (self.peer_member and theirs.role is Role.PRIMARY):
+            return
+        if self.peer_member:
+            barred = node.peer.name in self.properties.barred
+            first = barred or (node.name == "A" and mine.disk is Disk.UP_TO_DATE) or theirs.disk is not Disk.UP_TO_DATE
+            if not first:
+                return
+        elif not self.fenced_peer:
+            return
+        world.disks.promote(node.name)

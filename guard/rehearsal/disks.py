@@ -1,0 +1,365 @@
+"""The replicated disk of the rehearsed pair: DRBD 8.4, protocol C, `resource-and-stonith`, as it was measured.
+
+1. At a lost connection a Primary freezes and calls its handler once; it keeps its generation, acknowledges nothing.
+2. Codes 4, 5 and 7 make a new generation and thaw; 0, 1 and 6 leave it frozen; a reconnection thaws by itself.
+3. A late answer to an earlier disconnection does nothing. Divergence begins with an answer, never with the cut.
+4. A peer that rebooted meanwhile: the first handshake is aborted, new generation, the handler once more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from guard.core.evidence import Disk, GateFacts, Generations, Link, Replica, Role, Suspended, WriteSample
+from guard.core.instant import Instant
+from guard.core.step import HandlerAsks
+
+if TYPE_CHECKING:
+    from guard.rehearsal.nodes import Node
+    from guard.rehearsal.world import World
+
+RESOURCE = "r0"
+PING_S = 2.5  # a silent peer is noticed after this (ping-int 2 s and timeout, measured 2.9-3.1 s)
+GOOD = (Disk.UP_TO_DATE, Disk.CONSISTENT)
+UP_LINKS = (Link.CONNECTED, Link.RESYNC)
+
+
+@dataclass(slots=True)
+class Replicated:
+    """One node's side. `has`: numbers of the writes on this disk; `alone`: a code 4 or 7 let it go on alone."""
+
+    current: int
+    bitmap: int = 0
+    history: tuple[int, ...] = ()
+    role: Role = Role.SECONDARY
+    disk: Disk = Disk.UP_TO_DATE
+    link: Link = Link.DOWN
+    suspended: set[Suspended] = field(default_factory=set)
+    has: set[int] = field(default_factory=set)
+    pending: int | None = None
+    alone: bool = False
+    crashed_primary: bool = False
+    fresh_boot: bool = False
+    epoch: int = 0  # disconnections so far
+    heard: int = 0  # when the other end was last heard
+    conn: int = 0
+    completed: int = 0
+    received: int = 0
+    calls: dict[str, tuple[int, bool]] = field(default_factory=dict)  # handler -> (epoch, promoting)
+    promoting: bool = False
+    suspended_epoch: int = 0
+
+    def writable(self) -> bool:
+        return self.role is Role.PRIMARY and not self.suspended and self.disk is Disk.UP_TO_DATE
+
+
+class Disks:
+    """Both sides, and the connection between them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        first = self._generation()
+        self.of: dict[str, Replicated] = {n: Replicated(first, history=(0x1000,)) for n in ("A", "B")}
+        self.acked: dict[int, str] = {}  # write -> node that acknowledged it
+        self.written = 0
+        self.conns = 0
+        self.split_brains = 0
+        self.gate = GateFacts("C", "resource-and-stonith", True, "block")
+
+    def _generation(self) -> int:
+        return self.world.rng.getrandbits(46) << 1 | (0xABCD << 48)
+
+    def peer(self, node: str) -> str:
+        return "B" if node == "A" else "A"
+
+    def changed(self, *nodes: str) -> None:
+        for name in nodes:
+            self.world.nodes[name].saw_disk()
+
+    # ---- what the guard reads
+
+    def replica(self, name: str) -> Replica:
+        mine, theirs = self.of[name], self.of[self.peer(name)]
+        up = mine.link in UP_LINKS
+        peer_disk = theirs.disk if up else Disk.OUTDATED if mine.alone else Disk.UNKNOWN
+        return Replica(
+            resource=RESOURCE,
+            role=mine.role,
+            peer_role=theirs.role if up else Role.UNKNOWN,
+            disk=mine.disk,
+            peer_disk=peer_disk,
+            link=mine.link,
+            generations=Generations(mine.current | (mine.role is Role.PRIMARY), mine.bitmap, mine.history),
+            suspended=frozenset(mine.suspended),
+            gate=self.gate,
+            open_count=int(mine.role is Role.PRIMARY),
+            out_of_sync_kib=0,
+        )
+
+    def stored(self, name: str) -> Replica:
+        """Metadata before `drbdadm up`."""
+        mine = self.of[name]
+        good = mine.disk is not Disk.INCONSISTENT
+        return Replica(
+            resource=RESOURCE,
+            role=Role.UNKNOWN,
+            disk=Disk.CONSISTENT if mine.disk in GOOD else mine.disk,
+            link=Link.DOWN,
+            generations=Generations(mine.current | mine.crashed_primary, mine.bitmap, mine.history),
+            gate=self.gate,
+            was_up_to_date=good and mine.disk is not Disk.OUTDATED,
+        )
+
+    def sample(self, name: str, at: Instant) -> WriteSample:
+        mine = self.of[name]
+        counts = mine.link is not Link.RESYNC
+        return WriteSample(RESOURCE, at, mine.role, mine.completed, mine.received, counts)
+
+    # ---- writing
+
+    def write(self, node: Node) -> None:
+        """The application of an active Primary writes once; it waits for each acknowledgement."""
+        mine, other = self.of[node.name], self.of[self.peer(node.name)]
+        if not node.runs() or not node.cluster.mounted or not mine.writable() or mine.pending is not None:
+            return
+        if mine.link not in UP_LINKS and not mine.alone:
+            return
+        self.written += 1
+        number = mine.pending = self.written
+        mine.has.add(number)
+        if mine.link not in UP_LINKS:
+            self._acknowledge(node.name, number)
+            return
+        conn, peer = mine.conn, self.world.nodes[self.peer(node.name)]
+
+        def arrive() -> None:
+            if not peer.runs() or other.conn != conn or other.link not in UP_LINKS:
+                return
+            other.has.add(number)
+            other.received += 4
+            self.world.network.carry(peer.name, node.name, back, life_s=1.0)
+
+        def back() -> None:
+            if node.runs() and mine.conn == conn and mine.link in UP_LINKS and mine.pending == number:
+                self._acknowledge(node.name, number)
+
+        self.world.network.carry(node.name, peer.name, arrive, life_s=1.0)
+
+    def _acknowledge(self, name: str, number: int) -> None:
+        mine = self.of[name]
+        mine.pending = None
+        mine.completed += 1
+        self.acked[number] = name
+
+    # ---- the connection
+
+    def tick(self) -> None:
+        for name in ("A", "B"):
+            node, mine = self.world.nodes[name], self.of[name]
+            if not node.runs() or mine.link not in UP_LINKS:
+                continue
+            peer, other = self.world.nodes[self.peer(name)], self.of[self.peer(name)]
+            reachable = self.world.network.open("A", "B") and peer.runs()
+            if reachable and other.link in UP_LINKS and other.conn == mine.conn:
+                mine.heard = self.world.now
+            elif reachable or self.world.now - mine.heard > (PING_S + self.world.rng.uniform(0, 0.6)) * 1e9:
+                self.lose(name)
+        both = [self.of[n] for n in ("A", "B")]
+        running = all(self.world.nodes[n].runs() for n in ("A", "B"))
+        if running and self.world.network.open("A", "B") and all(r.link is Link.CONNECTING for r in both):
+            if self.world.rng.random() < 0.25:
+                self._handshake()
+
+    def lose(self, name: str) -> None:
+        """The connection is gone, as this end notices."""
+        mine = self.of[name]
+        mine.link = Link.CONNECTING
+        mine.epoch += 1
+        mine.alone = False
+        self.world.tell(name, "DRBD lost its peer" + (" and froze" if mine.role is Role.PRIMARY else ""))
+        if mine.role is Role.PRIMARY:
+            mine.suspended.add(Suspended.FENCING)
+            self.call_handler(name, promoting=False)
+        self.changed(name)
+
+    def call_handler(self, name: str, *, promoting: bool) -> None:
+        mine, node = self.of[name], self.world.nodes[name]
+        job = self.world.name_of("handler")
+        mine.calls[job] = (mine.epoch, promoting)
+        node.later(self.world.rng.uniform(0.05, 0.4), lambda: node.shell.ask(HandlerAsks(job, RESOURCE)))
+
+    def answered(self, name: str, job: str, code: int) -> None:
+        """The handler returned `code`."""
+        mine = self.of[name]
+        epoch, promoting = mine.calls.pop(job, (-1, False))
+        self.world.tell(name, f"fence-peer handler returned {code}")
+        if epoch != mine.epoch or mine.link in UP_LINKS or mine.link is Link.DOWN:
+            return
+        if promoting:
+            mine.promoting = False
+            if code == 6:
+                mine.disk = Disk.OUTDATED
+        if code in (4, 5, 7) and (promoting or mine.role is Role.PRIMARY) and mine.disk in GOOD:
+            if promoting:
+                mine.role = Role.PRIMARY
+                mine.disk = Disk.UP_TO_DATE
+                self.world.tell(name, "promoted")
+            self._new_generation(mine)
+            mine.alone = True
+            mine.suspended.discard(Suspended.FENCING)
+            if mine.pending is not None and not mine.suspended:
+                self._acknowledge(name, mine.pending)
+            self.world.granted(name)
+        self.changed(name)
+
+    def _new_generation(self, mine: Replicated) -> None:
+        if mine.bitmap:
+            mine.history = (mine.bitmap, *mine.history)
+        mine.bitmap, mine.current = mine.current, self._generation()
+
+    def _handshake(self) -> None:
+        a, b = self.of["A"], self.of["B"]
+        if a.role is b.role is Role.PRIMARY:
+            for mine, name in ((a, "A"), (b, "B")):
+                if Suspended.FENCING in mine.suspended:
+                    mine.epoch += 1
+                    self.call_handler(name, promoting=False)
+                else:
+                    mine.link = Link.STANDALONE
+            self.world.tell("DRBD", "refused to connect two primaries")
+            self.changed("A", "B")
+            return
+        if a.current == b.current:
+            self._same(a, b)
+            return
+        older, newer = (a, b) if a.current in (b.bitmap, *b.history) else (b, a)
+        if older.current not in (newer.bitmap, *newer.history):
+            self.split_brains += 1
+            self.world.tell("DRBD", "split brain detected")
+            a.link = b.link = Link.STANDALONE
+        elif older.role is Role.PRIMARY or newer.disk not in GOOD:
+            older.link = Link.STANDALONE
+            self.world.tell("DRBD", "refused: the older side is primary or the newer disk is not good")
+        else:
+            self._connect(source=newer)
+        self.changed("A", "B")
+
+    def _same(self, a: Replicated, b: Replicated) -> None:
+        for name, mine, other in (("A", a, b), ("B", b, a)):
+            if Suspended.FENCING in mine.suspended and other.fresh_boot:
+                # Law 4: "cannot thaw IO with an only Consistent peer"
+                other.fresh_boot = False
+                mine.epoch += 1
+                self._new_generation(mine)
+                self.world.tell("DRBD", "first handshake aborted: the peer is only Consistent")
+                self.call_handler(name, promoting=False)
+                self.changed("A", "B")
+                return
+        source = None
+        if a.crashed_primary is not b.crashed_primary:
+            source = a if a.crashed_primary else b
+        elif Disk.INCONSISTENT in (a.disk, b.disk) and a.disk is not b.disk:
+            source = a if b.disk is Disk.INCONSISTENT else b
+        self._connect(source)
+        self.changed("A", "B")
+
+    def _connect(self, source: Replicated | None) -> None:
+        self.conns += 1
+        conn = self.conns
+        self.world.tell("DRBD", "connected" + (", resynchronising" if source is not None else ""))
+        for name, mine in self.of.items():
+            other = self.of[self.peer(name)]
+            mine.link = Link.CONNECTED if source is None else Link.RESYNC
+            mine.conn, mine.heard, mine.alone, mine.fresh_boot = conn, self.world.now, False, False
+            mine.suspended.discard(Suspended.FENCING)
+            if mine.promoting:
+                mine.promoting = False
+            if mine.pending is not None:
+                other.has.add(mine.pending)
+                self._acknowledge(name, mine.pending)
+            if source is None or mine is source:
+                mine.disk = Disk.UP_TO_DATE
+            else:
+                mine.disk = Disk.INCONSISTENT
+        if source is not None:
+            self.world.at(self.world.rng.uniform(1.0, 3.0), lambda: self._resynced(source, conn))
+
+    def _resynced(self, source: Replicated, conn: int) -> None:
+        target = self.of["B"] if source is self.of["A"] else self.of["A"]
+        if source.conn != conn or target.conn != conn or Link.RESYNC not in (source.link, target.link):
+            return
+        if source.link is not Link.RESYNC or target.link is not Link.RESYNC:
+            return
+        if source.bitmap:
+            source.history = (source.bitmap, *source.history)
+            source.bitmap = 0
+        target.has = set(source.has)
+        target.received += 100
+        target.current, target.bitmap, target.history = source.current, 0, source.history
+        target.disk = Disk.UP_TO_DATE
+        source.crashed_primary = target.crashed_primary = False
+        source.link = target.link = Link.CONNECTED
+        self.world.tell("DRBD", "resynchronised")
+        self.changed("A", "B")
+
+    # ---- orders
+
+    def promote(self, name: str) -> None:
+        """`drbdadm primary`: at once while connected, by the handler's leave while not."""
+        mine, other = self.of[name], self.of[self.peer(name)]
+        if mine.role is Role.PRIMARY or mine.promoting or mine.link is Link.DOWN or mine.disk not in GOOD:
+            return
+        if mine.link in UP_LINKS:
+            if other.role is not Role.PRIMARY and mine.disk is Disk.UP_TO_DATE:
+                mine.role = Role.PRIMARY
+                self.world.tell(name, "promoted while connected")
+                self.changed("A", "B")
+            return
+        mine.promoting = True
+        self.call_handler(name, promoting=True)
+
+    def demote(self, name: str) -> None:
+        mine = self.of[name]
+        if mine.role is Role.PRIMARY and not mine.suspended and mine.pending is None:
+            mine.role = Role.SECONDARY
+            mine.alone = False
+            self.changed("A", "B")
+
+    def outdate(self, name: str) -> None:
+        mine = self.of[name]
+        if mine.role is Role.SECONDARY and mine.link not in UP_LINKS and mine.disk in GOOD:
+            mine.disk = Disk.OUTDATED
+            self.changed(name)
+
+    def suspend(self, name: str) -> None:
+        mine = self.of[name]
+        mine.suspended.add(Suspended.USER)
+        mine.suspended_epoch = mine.epoch
+        self.changed(name)
+
+    def resume(self, name: str) -> None:
+        mine = self.of[name]
+        if Suspended.USER not in mine.suspended:
+            return
+        mine.suspended.discard(Suspended.USER)
+        if mine.role is Role.PRIMARY and mine.epoch != mine.suspended_epoch:
+            self._new_generation(mine)  # measured trap: a generation that the connected peer does not get
+        self.changed(name)
+
+    def power_lost(self, name: str) -> None:
+        mine = self.of[name]
+        mine.crashed_primary = mine.crashed_primary or mine.role is Role.PRIMARY
+        mine.role, mine.link, mine.pending = Role.SECONDARY, Link.DOWN, None
+        mine.suspended, mine.alone, mine.promoting = set(), False, False
+        mine.calls = {}
+        mine.epoch += 1
+
+    def bring_up(self, name: str) -> None:
+        """`drbdadm up` after a boot: a good disk is only Consistent until the peer is met."""
+        mine = self.of[name]
+        mine.link, mine.fresh_boot = Link.CONNECTING, True
+        mine.completed = mine.received = 0
+        if mine.disk is Disk.UP_TO_DATE:
+            mine.disk = Disk.CONSISTENT
+        self.changed(name)

@@ -1,0 +1,398 @@
+"""Settings of guard and witness: TOML fragments, checked whole before anything starts.
+
+1. What is not known is refused with file, key, found and allowed; a misspelt word never switches a protection off.
+2. Secrets are paths to files whose mode is checked where they are read.
+3. Simulated surroundings cannot be named here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from guard.core.policy import Policy
+from guard.errors import SettingsError
+
+VENDOR = Path("/usr/lib/pairguard/conf.d")
+ETC = Path("/etc/pairguard")
+RUN = Path("/run/pairguard/conf.d")
+NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+_DURATION = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$")
+
+
+def seconds(value: object) -> float:
+    """`90s`, `10m`, `1h30m`, `0.3s` in seconds. ValueError for anything else: a bare number has no unit."""
+    found = _DURATION.match(value) if isinstance(value, str) else None
+    if found is None or not any(found.groups()):
+        raise ValueError("write a duration such as 0.3s, 90s, 10m or 1h30m")
+    hours, minutes, rest = found.groups()
+    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0)
+
+
+def _address(value: str) -> str:
+    return str(ipaddress.ip_address(value))
+
+
+Duration = Annotated[float, BeforeValidator(seconds)]
+Name = Annotated[str, Field(pattern=NAME)]
+Address = Annotated[str, AfterValidator(_address)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _path(value: object) -> Path:
+    if not isinstance(value, str):
+        raise ValueError("write an absolute path")
+    path = Path(value)
+    if not path.is_absolute():
+        raise ValueError("write an absolute path")
+    return path
+
+
+FilePath = Annotated[Path, BeforeValidator(_path)]
+
+
+class Tls(Section):
+    ca: FilePath
+    certificate: FilePath
+    key: FilePath
+    server_name: str | None = None
+
+
+class Bus(Section):
+    """Where signed messages travel. `hub` is for a machine without Mosquitto, on loopback or a Unix socket."""
+
+    kind: Literal["mqtt", "hub"] = "mqtt"
+    host: str = "127.0.0.1"
+    port: Port = 1883
+    socket: FilePath | None = None
+    tls: Tls | None = None
+
+
+class Keys(Section):
+    private: FilePath
+    public_dir: FilePath
+
+
+class Paths(Section):
+    state: FilePath = Path("/var/lib/pairguard")
+    run: FilePath = Path("/run/pairguard")
+
+
+class Log(Section):
+    to: Literal["auto", "journal", "stderr"] = "auto"
+
+
+class Limits(Section):
+    """Every limit of the protocol; see `guard.core.policy` for what each means. Defaults are DESIGN.md's."""
+
+    corr: Duration = 0.3
+    heard: Duration = 2.0
+    answer: Duration = 0.8
+    accept: Duration = 2.0
+    fire: Duration = 3.0
+    cold: Duration = 120.0
+    alone_under_hold: Duration | Literal["never"] = 30.0
+    settle: Duration = 60.0
+    beat: Duration = 0.4
+    attest: Duration = 5.0
+    unheard: Duration = 30.0
+    sampling: Duration = 0.5
+    storm_window: Duration = 30.0
+    storm_retry: Duration = 60.0
+    handler_promote: Duration = 15.0
+    wait_margin: Duration = 10.0
+    cluster_gone: Duration = 10.0
+
+    def policy(self, shot_s: float = 20.0) -> Policy:
+        alone = None if self.alone_under_hold == "never" else float(self.alone_under_hold)
+        return Policy(
+            corr_s=self.corr,
+            heard_s=self.heard,
+            answer_s=self.answer,
+            accept_s=self.accept,
+            fire_s=self.fire,
+            shot_s=shot_s,
+            cold_s=self.cold,
+            alone_under_hold_s=alone,
+            settle_s=self.settle,
+            beat_s=self.beat,
+            attest_s=self.attest,
+            unheard_s=self.unheard,
+            sampling_s=self.sampling,
+            storm_window_s=self.storm_window,
+            storm_retry_s=self.storm_retry,
+            handler_promote_s=self.handler_promote,
+            wait_margin_s=self.wait_margin,
+            cluster_gone_s=self.cluster_gone,
+        )
+
+
+class Pair(Section):
+    name: Name
+    node: Name
+    peer: Name
+    cell: Name = "site"
+
+    @model_validator(mode="after")
+    def _two(self) -> Pair:
+        if self.node == self.peer:
+            raise ValueError("node and peer are the same")
+        return self
+
+
+class Probe(Section):
+    """The guard's own probe of the peer's ring addresses: UDP, one port, every 0.1 s."""
+
+    own: Address
+    peer: Address
+    port: Port = 5409
+
+
+class Cluster(Section):
+    kind: Literal["pacemaker", "command"] = "pacemaker"
+    promotable: tuple[str, ...] = ()
+    command: FilePath | None = None
+    deadline: Duration = 5.0
+
+    @model_validator(mode="after")
+    def _commanded(self) -> Cluster:
+        if (self.kind == "command") != (self.command is not None):
+            raise ValueError('kind = "command" needs `command`, and only it does')
+        return self
+
+
+class ReplicationSettings(Section):
+    kind: Literal["drbd"] = "drbd"
+    resources: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Fence(Section):
+    """The fence device of one node: a stock agent and its options in the agent's own words."""
+
+    delegate: Annotated[str, Field(pattern=r"^fence_[a-z0-9_]+$")]
+    options: Mapping[str, str] = Field(default_factory=dict)
+    timeout: Duration = 20.0
+    horizon: Duration | Literal["auto", "unbounded"] = "auto"
+    accept_unbounded: bool = False
+
+
+class SwitchPort(Section):
+    name: str
+    ifindex: Annotated[int, Field(ge=1)]
+    owner: Literal["ours", "peer", "uplink", "peer-link", "other"]
+    lag: bool = False
+
+
+class SwitchSettings(Section):
+    name: Name
+    host: Address
+    port: Port = 161
+    profile: str = "generic"
+    community_file: FilePath | None = None
+    user: str | None = None
+    auth_file: FilePath | None = None
+    priv_file: FilePath | None = None
+    auth: Literal["SHA", "SHA-256", "SHA-512"] = "SHA-256"
+    priv: Literal["AES", "AES-256"] = "AES"
+    poll: Duration = 1.0
+    timeout: Duration = 0.5
+    peer_link: str | None = None
+    ports: tuple[SwitchPort, ...] = ()
+
+    @model_validator(mode="after")
+    def _credentials(self) -> SwitchSettings:
+        v3 = self.user is not None and self.auth_file is not None and self.priv_file is not None
+        if (self.community_file is None) == (not v3):
+            raise ValueError("give either `community_file` (v2c) or `user`, `auth_file` and `priv_file` (v3)")
+        if self.timeout >= self.poll:
+            raise ValueError("timeout must be below poll")
+        return self
+
+
+class TrapSettings(Section):
+    address: Address
+    port: Port = 162
+
+
+class Network(Section):
+    interfaces: tuple[str, ...] = ()
+    silent_polls: Annotated[int, Field(ge=1, le=60)] = 2
+    profiles: FilePath | None = None
+    traps: TrapSettings | None = None
+
+
+class Control(Section):
+    """Who may give orders on the control socket besides root: this group. None = root only."""
+
+    group: str | None = None
+
+
+class GuardSettings(Section):
+    """`pairguardd`."""
+
+    site: Name
+    pair: Pair
+    bus: Bus = Bus()
+    keys: Keys
+    paths: Paths = Paths()
+    log: Log = Log()
+    probe: Probe | None = None
+    cluster: Cluster = Cluster()
+    replication: ReplicationSettings
+    fence: Mapping[str, Fence]
+    network: Network = Network()
+    switch: tuple[SwitchSettings, ...] = ()
+    control: Control = Control()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _relations(self) -> GuardSettings:
+        if self.pair.peer not in self.fence:
+            raise ValueError(f"fence has no device for the peer {self.pair.peer}: add [fence.{self.pair.peer}]")
+        strangers = set(self.fence) - {self.pair.node, self.pair.peer}
+        if strangers:
+            raise ValueError(f"fence names nodes that are not of this pair: {', '.join(sorted(strangers))}")
+        self.limits.policy(self.fence[self.pair.peer].timeout)
+        return self
+
+
+class WitnessSettings(Section):
+    """`pairguard-witness`."""
+
+    site: Name
+    bus: Bus = Bus()
+    keys: Keys
+    paths: Paths = Paths(state=Path("/var/lib/pairguard-witness"), run=Path("/run/pairguard-witness"))
+    log: Log = Log()
+    control: Control = Control()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _relations(self) -> WitnessSettings:
+        self.limits.policy()
+        return self
+
+
+# ------------------------------------------------------------------ reading
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which file each top-level key came from, for `pairguard check --settings`."""
+
+    files: tuple[Path, ...]
+    key_of: Mapping[str, Path]
+
+
+def fragments(program: Literal["pairguard", "witness"]) -> tuple[Path, ...]:
+    """Existing fragments in the order in which a later one overrides an earlier one."""
+    own = "witness.toml" if program == "witness" else "pairguard.toml"
+    found = [
+        *sorted(VENDOR.glob("*.toml")),
+        ETC / own,
+        *sorted((ETC / "conf.d").glob("*.toml")),
+        *sorted(RUN.glob("*.toml")),
+    ]
+    return tuple(path for path in found if path.is_file())
+
+
+def load_guard(files: Sequence[Path]) -> tuple[GuardSettings, Origin]:
+    """`SettingsError` names every fault at once: file, key, what was found and what is allowed."""
+    merged, origin = _merged(files)
+    return _validated(GuardSettings, merged, origin), origin
+
+
+def load_witness(files: Sequence[Path]) -> tuple[WitnessSettings, Origin]:
+    """As `load_guard`."""
+    merged, origin = _merged(files)
+    return _validated(WitnessSettings, merged, origin), origin
+
+
+def _merged(files: Sequence[Path]) -> tuple[dict[str, Any], Origin]:
+    if not files:
+        raise SettingsError("cannot find any settings", f"no file in {ETC}", "write /etc/pairguard/pairguard.toml")
+    merged: dict[str, Any] = {}
+    key_of: dict[str, Path] = {}
+    for path in files:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"cannot read {path}", str(error), "mend the file") from error
+        if not text.strip():
+            raise SettingsError(f"cannot use {path}", "it is empty: an empty file is never defaults", "restore it")
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise SettingsError(f"cannot read {path}", str(error), "mend the TOML") from error
+        for key in content:
+            key_of[key] = path
+        merged = _over(merged, content)
+    return merged, Origin(tuple(files), key_of)
+
+
+def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, anything else is replaced whole."""
+    result = dict(below)
+    for key, value in above.items():
+        old = result.get(key)
+        result[key] = _over(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _validated(model: type[S], merged: dict[str, Any], origin: Origin) -> S:
+    try:
+        return model.model_validate(merged, strict=False)
+    except ValidationError as error:
+        lines = []
+        for fault in error.errors(include_url=False):
+            where = ".".join(str(part) for part in fault["loc"]) or "(relations)"
+            top = str(fault["loc"][0]) if fault["loc"] else ""
+            path = origin.key_of.get(top, origin.files[-1])
+            lines.append(f"{path}: {where}: {_said(model, fault)}")
+        raise SettingsError(
+            "cannot start with these settings",
+            "\n  " + "\n  ".join(lines),
+            "\nmend them and run: pairguard check --settings",
+        ) from error
+
+
+def _said(model: type[Section], fault: Mapping[str, Any]) -> str:
+    """One fault in a person's words: what was found, what is allowed, and a likely spelling."""
+    kind, found = fault["type"], fault.get("input")
+    if kind == "extra_forbidden":
+        known = _keys_at(model, fault["loc"][:-1])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        return f"this key is not known; {hint}"
+    if kind == "missing":
+        return "this key is missing"
+    shown = repr(found)
+    return f"{fault['msg'].removeprefix('Value error, ')}; found {shown if len(shown) < 80 else shown[:77] + '...'}"
+
+
+def _keys_at(model: type[Section], loc: Sequence[str | int]) -> list[str]:
+    """The keys that the table at `loc` may have."""
+    current: Any = model
+    for part in loc:
+        if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
+            continue
+        field = current.model_fields.get(part)
+        inner = field.annotation if field is not None else None
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), current)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []

@@ -1,0 +1,92 @@
+"""The arbiter's memory: one SQLite file with full sync; what is not committed here was never said.
+
+`store_id` names this very file for ever. Guards notice another id, or a version that went back, and believe nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from guard.core.arbiter import Kept
+from guard.errors import Unavailable, Unreadable
+
+SCHEMA = 1
+_KEPT: TypeAdapter[Kept] = TypeAdapter(Kept)
+
+
+class Store:
+    """One open store; one writer. Every method that writes returns after the data is on the disk."""
+
+    def __init__(self, path: Path, new_id: str) -> None:
+        """Open or make the store. `new_id` becomes its id only if it is made now.
+
+        `Unavailable`: cannot open or write it, or another witness has it. `Unreadable`: of another version, or damaged.
+        """
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("BEGIN EXCLUSIVE")
+            self._db.execute("CREATE TABLE IF NOT EXISTS store (schema INTEGER NOT NULL, id TEXT NOT NULL)")
+            self._db.execute("CREATE TABLE IF NOT EXISTS pair (name TEXT PRIMARY KEY, kept TEXT NOT NULL) STRICT")
+            if self._db.execute("SELECT count(*) FROM store").fetchone()[0] == 0:
+                self._db.execute("INSERT INTO store VALUES (?, ?)", (SCHEMA, new_id))
+            self._db.execute("COMMIT")
+            schema, store_id = self._db.execute("SELECT schema, id FROM store").fetchone()
+        except sqlite3.DatabaseError as error:
+            raise _unavailable(path, "open", error) from error
+        except OSError as error:
+            raise _unavailable(path, "open", error) from error
+        if schema != SCHEMA:
+            raise Unreadable(f"cannot use the store {path}", f"it is of version {schema}, we know {SCHEMA}")
+        self.store_id: str = store_id
+
+    def load(self) -> Mapping[str, Kept]:
+        """Every pair. `Unreadable` names the first record that does not validate: nothing is guessed."""
+        pairs = {}
+        for name, text in self._db.execute("SELECT name, kept FROM pair ORDER BY name"):
+            try:
+                pairs[name] = _KEPT.validate_json(text)
+            except ValidationError as error:
+                fault = error.errors(include_url=False)[0]
+                raise Unreadable(
+                    f"cannot read pair {name} in {self.path}",
+                    f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}",
+                    "restore the store as a whole, or make new registers (`pairguard init`) while the pairs are whole",
+                ) from error
+        return pairs
+
+    async def save(self, pairs: Iterable[Kept]) -> None:
+        """Write these pairs in one transaction, durably. `Unavailable`: nothing of it was written, say nothing."""
+        rows = [(kept.pair, _KEPT.dump_json(kept).decode()) for kept in pairs]
+        if rows:
+            await asyncio.to_thread(self._save, rows)
+
+    def _save(self, rows: list[tuple[str, str]]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._db.executemany("INSERT OR REPLACE INTO pair VALUES (?, ?)", rows)
+                self._db.execute("COMMIT")
+            except sqlite3.DatabaseError:
+                self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.DatabaseError as error:
+            raise _unavailable(self.path, "write", error) from error
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _unavailable(path: Path, verb: str, error: Exception) -> Unavailable:
+    return Unavailable(
+        f"cannot {verb} the store {path}", str(error), f"look at the disk and at who holds it: fuser -v {path}"
+    )

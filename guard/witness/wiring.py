@@ -1,0 +1,74 @@
+"""Names the concrete adapters of the witness, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from guard.adapters import bus as buses
+from guard.adapters import logsink
+from guard.adapters.clock import BootClock, monotonic_usec
+from guard.adapters.control import ControlServer, PeerCred, anybody
+from guard.adapters.emit import Emitter, plain
+from guard.adapters.systemd import SystemdNotifier
+from guard.core.messages import ARBITER
+from guard.errors import Refused
+from guard.settings import WitnessSettings
+from guard.wire import Rejected
+from guard.witness.loop import Arbiter
+from guard.witness.store import Store
+
+
+async def serve(settings: WitnessSettings) -> None:
+    """Run the witness until cancelled. `SettingsError`, `Unavailable` or `Unreadable`: it cannot start."""
+    clock = BootClock()
+    logsink.configure(logsink.open_sink("pairguard-witness", os.environ), clock)
+    emit = Emitter(clock, site=settings.site)
+    notifier = SystemdNotifier(monotonic_usec)
+    store = Store(settings.paths.state / "witness.sqlite", clock.nonce())
+
+    def rejected(what: Rejected) -> None:
+        emit("message-rejected", f"{what.reason} {what.text}", {"reason": what.reason, "sender": what.sender})
+
+    bus = buses.make(
+        settings.bus, settings.keys, party=ARBITER, site=settings.site, pair="", clock=clock, on_reject=rejected
+    )
+    arbiter = Arbiter(store, bus, clock, settings.limits.policy(), emit, notifier)
+    settings.paths.run.mkdir(parents=True, exist_ok=True)
+    reading = ControlServer(settings.paths.run / "status.sock", 0o666, _reader(arbiter, settings.site), anybody)
+    emit("witness-started", f"{len(arbiter.pairs)} pairs", {"pairs": len(arbiter.pairs), "store_id": store.store_id})
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(bus.run(), name="bus")
+            group.create_task(reading.run(), name="status-socket")
+            group.create_task(arbiter.run(), name="arbiter")
+            notifier.ready()
+    finally:
+        notifier.stopping()
+        store.close()
+
+
+def _reader(arbiter: Arbiter, site: str) -> Any:
+    async def answer(verb: str, args: Mapping[str, Any], cred: PeerCred, progress: Any) -> dict[str, Any]:
+        if verb != "status":
+            raise Refused(f"cannot do {verb!r} here", "this socket only shows", "use: pairguard status")
+        return {
+            "schema": "pairguard.witness-status/1",
+            "site": site,
+            "store_id": arbiter.store_id,
+            "store_trouble": arbiter.store_trouble,
+            "pairs": [
+                {
+                    "pair": name,
+                    "register": plain(pair.kept.register),
+                    "session": plain(pair.kept.session),
+                    "inhibits": plain(tuple(pair.kept.inhibits.values())),
+                    "testimony": {node: plain(t.evidence) for node, t in pair.kept.testimony.items()},
+                }
+                for name, pair in sorted(arbiter.pairs.items())
+            ],
+        }
+
+    return answer
