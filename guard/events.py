@@ -6,6 +6,7 @@ this list. `page` marks what a person must see.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -78,3 +79,16 @@ class Emit(Protocol):
     """Takes one record. Never blocks and never raises: a lost record costs a counter, not a decision."""
 
     def __call__(self, event: str, text: str, data: Mapping[str, object], *, page: bool = False) -> None: ...
+
+
+def plain(value: object) -> object:
+    """JSON-ready: dataclasses become objects, sets and tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(v) for v in value]
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return str(value)

@@ -134,6 +134,10 @@ class Cluster(Protocol):
         """Try to remove a queued shot. True only if the fencer no longer lists it."""
         ...
 
+    async def restore_devices(self) -> bool:
+        """Undo whatever a purge left on fence devices, also one of an earlier guard. True: nothing is left."""
+        ...
+
     async def bar(self, node: str, *, on: bool) -> bool:
         """Our own constraint: the promoted role never on `node`; compare-and-swap."""
         ...

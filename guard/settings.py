@@ -52,7 +52,7 @@ class Section(BaseModel):
 
 
 def _path(value: object) -> Path:
-    if not isinstance(value, str):
+    if not isinstance(value, str | Path):
         raise ValueError("write an absolute path")
     path = Path(value)
     if not path.is_absolute():

@@ -103,6 +103,10 @@ class CommandCluster:
             self.trouble = str(error)
             return False
 
+    async def restore_devices(self) -> bool:
+        """A commanded stack undoes its own purge: the contract's `purge` leaves nothing behind."""
+        return True
+
     async def bar(self, node: str, *, on: bool) -> bool:
         return await self._do("bar", target=node, on=on)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
-from guard.events import CATALOGUE
+from guard.events import CATALOGUE, plain
 from guard.ports import Clock
 
 KEPT_MAX = 512  # records kept in memory for people
@@ -32,16 +31,3 @@ class Emitter:
         level = self._log.error if page else self._log.info
         level(name, message=text, page=page, **fields)
         self.kept.append({"event": name, "text": text, "at_wall": self._clock.wall(), "page": page, **fields})
-
-
-def plain(value: object) -> object:
-    """JSON-ready: dataclasses become objects, sets and tuples become lists."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(v) for v in value]
-    if isinstance(value, (str, int, float, bool)) or value is None:
-        return value
-    return str(value)

@@ -97,7 +97,7 @@ class NetlinkLinks:
     async def changes(self) -> AsyncIterator[LinkSighting]:
         """First every interface, then each change; after lost events every interface again, changed or not.
 
-        A slow consumer gets the newest state of each interface, in the order in which they changed.
+        A slow consumer gets the newest state of each interface.
         """
         told: dict[str, LinkSighting] = {}
         while True:
@@ -206,7 +206,6 @@ class _Inbox:
     bell: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, sighting: LinkSighting) -> None:
-        self.waiting.pop(sighting.name, None)  # the order is that of the last change
         self.waiting[sighting.name] = sighting
         self.bell.set()
 

@@ -4,7 +4,8 @@
 2. The configuration is written only as a patch against the very version that was read; if anything changed in
    between, Pacemaker answers 103 and the edit is made again on the new version, a bounded number of times.
 3. A write that met its deadline may still happen: Pacemaker blocks writes while the token is lost and carries them
-   out after. False means "not proven", never "not written"; what counts is the next `view`.
+   out after (measured with 2.1.5: the asker was killed at its deadline, the hold was there 1.5 s later). False means
+   "not proven", never "not written"; what counts is the next `view`.
 4. A forecast is believed only after `self_test`: the same scheduler must fence where fencing is certain.
 """
 
@@ -37,7 +38,7 @@ class Pacemaker:
     """`guard.ports.Cluster`. `promotable`: ids of the clones whose promoted role is the pair's service.
 
     `deadline_s` bounds every public call as a whole; a purge (do, undo) and a forecast (test, ask) may take it twice.
-    `trouble` says why the last view has UNKNOWN in it, for people; None = nothing was wrong.
+    `trouble` says for people why the last view has UNKNOWN in it, or why the last hand said False; None = all well.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Pacemaker:
 
         True: written (or there already). Whether it is in force only `view` can say.
         """
-        self._removed_default = False
+        self._removed_default, self.trouble = False, None
         if not hold_id or hold_id == cib.ANY_HOLD:
             return False
         done = await self._edit(lambda root: cib.put_hold(root, hold_id))
@@ -158,10 +159,12 @@ class Pacemaker:
 
     async def clear_hold(self, hold_id: str) -> bool:
         """Remove our property set if it carries `hold_id` ("*": whichever). True: it is not there any more."""
+        self.trouble = None
         return await self._edit(lambda root: cib.take_hold(root, hold_id)) is not None
 
     async def bar(self, node: str, *, on: bool) -> bool:
         """The promoted role never on `node`. False without promotable clones, or if one is not configured."""
+        self.trouble = None
         if on:
             return await self._edit(lambda root: cib.put_bar(root, node, self._promotable)) is not None
         return await self._edit(lambda root: cib.take_bar(root, node)) is not None
@@ -178,12 +181,13 @@ class Pacemaker:
         """
         if shot == SHOTS_UNREAD:
             return False
-        until = self._until()
+        self.trouble, until = None, self._until()
         try:
             if not _listed(shot, await self._pending(until)):
                 return True
             mon = await self._run(MONITOR, deadline_s=self._left(until))
             if cib.monitor(mon.out).maintenance is not True:
+                self.trouble = "a shot is purged only while maintenance is in force"
                 return False
             listed = await self._run(
                 ["stonith_admin", "--list", shot.target, "--output-as=xml"], deadline_s=self._left(until)
@@ -194,7 +198,8 @@ class Pacemaker:
             while _listed(shot, await self._pending(until)):
                 await self._clock.sleep(PURGE_POLL_S)
             return True
-        except PairguardError:
+        except PairguardError as error:
+            self.trouble = str(error)
             return False
         finally:
             await self.restore_devices()
@@ -265,6 +270,7 @@ class Pacemaker:
                 before = cib.dump(old)
                 edit = change(old)
                 if not edit.allowed:
+                    self.trouble = "this edit is not allowed on the cluster's present configuration"
                     return None
                 if not edit.changed:
                     return edit

@@ -6,6 +6,7 @@ A profile rejects what it does not know: a misspelt word stops the start, it nev
 from __future__ import annotations
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -117,3 +118,17 @@ def read_profile(file: Path) -> Profile:
     except (OSError, UnicodeDecodeError) as why:
         raise SettingsError(f"cannot read the switch profile {file}", str(why)) from why
     return parse_profile(text, str(file))
+
+
+def bundled_profile(name: str) -> Profile:
+    """A profile by name: from /etc/pairguard/profiles, from the installation, or from the source tree beside us."""
+    places = (
+        Path("/etc/pairguard/profiles"),
+        Path(sys.prefix) / "share" / "pairguard" / "profiles",
+        Path(__file__).resolve().parents[2] / "configs" / "profiles",
+    )
+    for place in places:
+        if (place / f"{name}.toml").is_file():
+            return read_profile(place / f"{name}.toml")
+    known = sorted({file.stem for place in places for file in place.glob("*.toml")})
+    raise SettingsError(f"cannot find the switch profile {name!r}", f"known: {', '.join(known)}", "see switch.profile")

@@ -37,8 +37,8 @@ def disturbance_id(node: str) -> str:
 
 
 def hold_id(guard: Guard) -> str:
-    """What stands beside the property in the cluster: enough for a person to find the owner."""
-    return f"pairguard:{guard.me}:{guard.memory.era}"
+    """What stands beside the property in the cluster. The same on both nodes: either may take it back."""
+    return "pairguard:" + "+".join(sorted((guard.me, guard.peer)))
 
 
 def statement(turn: Turn) -> HoldStatement:

@@ -201,9 +201,12 @@ class Acting:
         self._put(Suspended(nonce, done))
 
     async def _hold(self, hold_id: str, *, on: bool) -> None:
-        order = self._world.cluster.set_hold(hold_id) if on else self._world.cluster.clear_hold(hold_id)
+        cluster = self._world.cluster
         try:
-            done = await order
+            if on:
+                done = await cluster.set_hold(hold_id)
+            else:  # devices first: without them the cluster could fence nobody once the hold is gone
+                done = await cluster.restore_devices() and await cluster.clear_hold(hold_id)
         except PairguardError as error:
             self._emit("hand-failed", f"maintenance-mode {on}: {error}", {"hand": "hold"})
             done = False

@@ -11,10 +11,11 @@ from guard.adapters import bus as buses
 from guard.adapters import logsink
 from guard.adapters.clock import BootClock, monotonic_usec
 from guard.adapters.control import ControlServer, PeerCred, anybody
-from guard.adapters.emit import Emitter, plain
+from guard.adapters.emit import Emitter
 from guard.adapters.systemd import SystemdNotifier
 from guard.core.messages import ARBITER
 from guard.errors import Refused
+from guard.events import plain
 from guard.settings import WitnessSettings
 from guard.wire import Rejected
 from guard.witness.loop import Arbiter

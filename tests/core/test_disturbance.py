@@ -229,6 +229,12 @@ def test_uptime_wrap_is_no_restart(engine: dict[str, Any]) -> None:
     assert play(story)[1] == []
 
 
+def test_uptime_a_little_ahead_is_no_restart() -> None:
+    """An agent's clock that runs ahead of ours by a few seconds, without engine objects, is no restart."""
+    bare = {"engine_boots": None, "engine_time_s": None}
+    assert play([(1, switch(1, uptime_s=100.0, **bare)), (2, switch(2, uptime_s=104.0, **bare))])[1] == []
+
+
 def test_restart_at_the_very_wrap_is_told_by_the_engine() -> None:
     """A restart in the second of the wrap is seen by the engine's boots."""
     _, signs = play([(1, switch(1, uptime_s=UPTIME_WRAP_S - 0.5)), (2, switch(2, uptime_s=0.5, engine_boots=4))])
@@ -273,6 +279,16 @@ def test_whose_port_goes_down(port: str, expected: list[str]) -> None:
     network, signs = play([(1, switch(1)), (2, switch(2, ports={port: DOWN}))])
     assert kinds(signs) == expected
     assert play([(3, switch(3))], network=network)[0].open == ()
+
+
+def test_unknown_in_between_hides_nothing() -> None:
+    """Up, unknown, down is a loss: what was known before counts."""
+    story = [(t, switch(t, mlag_peer=state)) for t, state in ((1, Up.UP), (2, Up.UNKNOWN), (3, Up.DOWN))]
+    assert kinds(play(story)[1]) == ["mlag-peer-lost"]
+    ports = [(t, switch(t, ports={"up1": state})) for t, state in ((1, UP), (2, PortState.UNKNOWN), (3, DOWN))]
+    assert kinds(play(ports)[1]) == ["path-port-flap"]
+    links = [(t, link(t, carrier=state)) for t, state in ((1, Up.UP), (2, Up.UNKNOWN), (3, Up.DOWN))]
+    assert kinds(play(links)[1]) == ["member-carrier"]
 
 
 @pytest.mark.parametrize("state", ["blocking", "listening", "learning"])
@@ -451,6 +467,7 @@ def test_never_looked() -> None:
         ({Owner.UPLINK, Owner.OURS}, {"up1": UP, "ours": DOWN}, Attribution.UNKNOWN),
         ({Owner.UPLINK, Owner.OURS}, {"up1": DOWN, "ours": UP}, Attribution.UNKNOWN),
         ({Owner.OURS}, {"ours": UP}, Attribution.UNKNOWN),
+        ({Owner.OURS, Owner.PEER_LINK}, {"ours": UP, "pl": UP}, Attribution.UNKNOWN),
         ({Owner.OTHER}, {"other": UP}, Attribution.NODE),
         ({Owner.OTHER}, {"other": DOWN}, Attribution.UNKNOWN),
     ],
@@ -459,6 +476,15 @@ def test_which_ports_witness(kept: set[Owner], up: dict[str, PortState], expecte
     """Another pair's port is witness enough; without one it takes an uplink and one more port."""
     policy = replace(POLICY, ports=tuple(p for p in POLICY.ports if p.owner in kept | {Owner.PEER}))
     assert attributed(switch(1, ports=up), switch(2, ports={**up, "peer": DOWN}), policy=policy) is expected
+
+
+def test_two_servers_at_once_are_no_dead_node() -> None:
+    """Another pair's port that dropped just now spoils the evidence though one more is up; long ago it does not."""
+    policy = replace(POLICY, ports=(*POLICY.ports, OwnedPort(SW, "other2", Owner.OTHER)))
+    both = {"peer": DOWN, "other": DOWN, "other2": UP}
+    assert attributed(switch(1), switch(2, ports=both), policy=policy) is Attribution.UNKNOWN
+    later = [switch(t, ports=both) for t in (2, 13)]
+    assert attributed(switch(1), *later, policy=policy) is Attribution.NODE
 
 
 def test_every_port_of_the_peer_counts() -> None:

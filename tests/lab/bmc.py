@@ -23,7 +23,14 @@ class PowerControllers:
     """The controllers of all nodes: namespace `bmc1` for the a-nodes, `bmc2` for the b-nodes."""
 
     def __init__(
-        self, space: Space, fabric: Fabric, record: Record, nodes: Mapping[str, Node], *, latency_s: float, ports_stay_up: bool = False
+        self,
+        space: Space,
+        fabric: Fabric,
+        record: Record,
+        nodes: Mapping[str, Node],
+        *,
+        latency_s: float,
+        ports_stay_up: bool = False,
     ) -> None:
         self.space, self.fabric, self.record, self.nodes = space, fabric, record, nodes
         self.latency_s = latency_s

@@ -46,7 +46,9 @@ def corosync_conf(pair: str, nodes: tuple[str, str], timers: Timers, *, rings: i
         lines = [f"        ring0_addr: {address(node)}"]
         if rings == 2:
             lines.append(f"        ring1_addr: {address(node, out_of_band=True)}")
-        entries.append("    node {\n" + "\n".join(lines) + f"\n        name: {node}\n        nodeid: {number}\n    }}\n")
+        entries.append(
+            "    node {\n" + "\n".join(lines) + f"\n        name: {node}\n        nodeid: {number}\n    }}\n"
+        )
     return (
         f"totem {{\n    version: 2\n    cluster_name: {pair}\n    transport: knet\n    crypto_cipher: none\n    crypto_hash: none\n"
         f"    token: {timers.token_ms}\n}}\n"
@@ -78,9 +80,7 @@ def cib(
         **(properties or {}),
     }
     devices = "".join(_fence(target, fence) for target, fence in fences.items())
-    apart = "".join(
-        f'<rsc_location id="l-fence-{t}" rsc="fence-{t}" node="{t}" score="-INFINITY"/>' for t in fences
-    )
+    apart = "".join(f'<rsc_location id="l-fence-{t}" rsc="fence-{t}" node="{t}" score="-INFINITY"/>' for t in fences)
     members = "".join(f'<node id="{n}" uname="{name}"/>' for n, name in enumerate(nodes, 1))
     preferred = ""
     if prefer is not None:

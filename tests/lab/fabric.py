@@ -83,7 +83,10 @@ class Fabric:
         """A veth cable: port `near_port` in namespace `near`, port `far_port` in the bridge of `far`; both up."""
         self.space.ip(
             near,
-            [f"link add {near_port} type veth peer name {far_port} netns {self.space.netns(far)}", f"link set {near_port} up"],
+            [
+                f"link add {near_port} type veth peer name {far_port} netns {self.space.netns(far)}",
+                f"link set {near_port} up",
+            ],
         )
         self.space.ip(far, [f"link set {far_port} master br0", f"link set {far_port} up"])
 
@@ -129,7 +132,16 @@ class Fabric:
     def port_states(self, switch: str) -> dict[str, str]:
         """STP state by port: disabled, blocking, listening, learning or forwarding."""
         answer = run(["bridge", "-n", self.space.netns(switch), "-j", "link"]).stdout
-        return {str(port["ifname"]): str(port["state"]) for port in json.loads(answer or "[]") if port.get("master") == "br0"}
+        return {
+            str(port["ifname"]): str(port["state"])
+            for port in json.loads(answer or "[]")
+            if port.get("master") == "br0"
+        }
+
+    def interface_indexes(self, switch: str) -> dict[str, int]:
+        """ifIndex by interface name in a switch's namespace."""
+        answer = run(["ip", "-n", self.space.netns(switch), "-j", "link"]).stdout
+        return {str(link["ifname"]): int(link["ifindex"]) for link in json.loads(answer)}
 
     def forwarding(self) -> bool:
         """True while every access switch has an uplink that forwards (the in-band net is whole)."""

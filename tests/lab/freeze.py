@@ -13,6 +13,7 @@ crash       no freeze at all: the primary of each pair loses its power (what a f
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -25,10 +26,14 @@ from tests.lab.switches import Switches
 
 KINDS = ("stp", "blackhole", "late", "mlag", "node-links", "flap", "crash")
 SETTLE_S = 3.0  # two switches deep, one hello (1 s) each, and one to spare
-MLAG_REFORM_S = 5.0  # GitHub's report of 2012-12-22: the peers waited five seconds before they took the agent's switch for gone
+MLAG_REFORM_S = (
+    5.0  # GitHub's report of 2012-12-22: the peers waited five seconds before they took the agent's switch for gone
+)
 TC_PASS, TC_DROP = 0, 2  # TC_ACT_OK, TC_ACT_SHOT (linux/pkt_cls.h)
 # Classic BPF on the Ethernet header: frames to 01:80:c2:00:xx:xx (spanning tree) pass, all others are dropped.
 BLACK_HOLE = f"4,32 0 0 0,21 0 1 {0x0180C200},6 0 0 {TC_PASS},6 0 0 {TC_DROP}"
+NEAREST_BRIDGE = bytes.fromhex("0180c200000e")  # IEEE 802.1Q table 8-1: never forwarded
+LOCAL_EXPERIMENT = bytes.fromhex("88b5")  # IEEE 802 local experimental EtherType 1
 LATE_MAX_AGE_S = 40.0  # the longest max_age of 802.1D: held BPDUs must not age out, or STP would act too
 
 
@@ -72,7 +77,9 @@ class BlackHole:
 
     kind = "blackhole"
 
-    def __init__(self, fabric: Fabric, seconds: float, ends: Sequence[tuple[str, str]] | None = None, kind: str = "blackhole") -> None:
+    def __init__(
+        self, fabric: Fabric, seconds: float, ends: Sequence[tuple[str, str]] | None = None, kind: str = "blackhole"
+    ) -> None:
         self.fabric, self.seconds, self.kind = fabric, seconds, kind
         self.ends = list(ends if ends is not None else fabric.uplinks())
 
@@ -114,11 +121,19 @@ class Late:
     def end(self) -> None:
         for switch, port in self.ends:
             self.fabric.space.tc(switch, [f"qdisc change dev {port} root tbf rate 1gbit burst 200000 limit 50mb"])
+            self.fabric.space.inside(switch, lambda port=port: _knock(port))
 
     def clear(self) -> None:
         """Take the queues away (what is still in them is lost): some seconds after `end`."""
         for switch, port in self.ends:
             self.fabric.space.tc(switch, [f"qdisc del dev {port} root"], force=True)
+
+
+def _knock(port: str) -> None:
+    """Send one frame that no bridge forwards: a tbf whose rate was changed looks at its queue only when a frame comes."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
+        link.bind((port, 0))
+        link.send(NEAREST_BRIDGE + bytes(6) + LOCAL_EXPERIMENT + bytes(46))
 
 
 class MlagFreeze:

@@ -1,78 +1,121 @@
-"""How pairguard itself is put into a site: the places to change when its settings change.
+"""How pairguard itself is put into a site: the place to change when its settings or programs change.
 
-`guard_settings` and `witness_settings` render the two configuration files; `fence` names the fence resource; `commands` says how
-the programs are started. Everything else (files, boot order, namespaces) is done by `install` and the site.
+`guard_settings` and `witness_settings` give the two configurations (as tables; `toml` writes them), `fence` the fence resource,
+`programs` how the programs are started, `initialise` what a person does once a pair is whole, `guard_events` how its log is read.
 """
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
+from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from guard.wire import generate
 from tests.lab.cluster import Fence
-from tests.lab.fabric import SWITCHES, access_of, address
+from tests.lab.fabric import AGGREGATION, access_of, address
 from tests.lab.node import Node, Service
+from tests.lab.record import Event
+from tests.lab.space import LabFailed, boottime
+from tests.lab.switches import COMMUNITY
 
 if TYPE_CHECKING:
     from tests.lab.pairs import Site
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BUS_PORT = 1883
-TRAP_PORT = 10162
+PROFILE = Path(__file__).resolve().parent / "profiles" / "lab.toml"
+BUS_PORT, TRAP_PORT = 1883, 162
+SITE, ARBITER = "lab", "arbiter"
+LIMITS: dict[str, object] = {
+    "settle": "5s",
+    "cold": "20s",
+}  # scaled like the freezes (12 s for 90 s); all else is the default
+HORIZON = "30s"  # fence_lab speaks TCP, its sockets are destroyed when a shot ends; far longer than any session of it
+ETC = "/etc/pairguard"
+TRAPS_PAIRS_MAX = 4  # each trap is one process a receiver: many receivers would load the machine more than the pairs do
 
 
-def guard_settings(site: Site, node: Node) -> str:
-    """The TOML of one node's daemon (/etc/pairguard/pairguard.toml in the node)."""
-    oob = site.plan.arbiter == "out-of-band"
-    switches = "".join(
-        f'\n[[switch]]\nname = "{name}"\naddress = "{address(name, out_of_band=oob)}"\nprofile = "lab"\n' for name in SWITCHES
-    )
-    return (
-        f'pair = "{node.pair}"\nnode = "{node.name}"\npeer = "{node.peer}"\n'
-        f'\n[bus]\naddress = "{site.arbiter_address()}"\nport = {BUS_PORT}\n'
-        f'\n[path]\naccess = "{access_of(node.name)}"\n{switches}'
-    )
+def guard_settings(site: Site, node: Node) -> dict[str, object]:
+    """The settings of one node's daemon, /etc/pairguard/pairguard.toml in the node."""
+    network: dict[str, object] = {"interfaces": ["eth0"], "profiles": f"{ETC}/profiles"}
+    if site.plan.pairs <= TRAPS_PAIRS_MAX:
+        network["traps"] = {"address": _own_address(site, node.name), "port": TRAP_PORT}
+    return {
+        "site": SITE,
+        "pair": {"name": node.pair, "node": node.name, "peer": node.peer},
+        "bus": {"kind": "mqtt", "host": site.arbiter_address(), "port": BUS_PORT},
+        "keys": {"private": f"{ETC}/keys/private.pem", "public_dir": f"{ETC}/keys/public"},
+        "log": {"to": "stderr"},
+        "probe": {"own": address(node.name), "peer": address(node.peer)},
+        "cluster": {"promotable": ["ms-r0"]},
+        "replication": {"kind": "drbd", "resources": ["r0"]},
+        "fence": {name: device(site, name) for name in (node.name, node.peer)},
+        "network": network,
+        "switch": [switch(site, node, name) for name in _path(node)],
+        "limits": LIMITS,
+    }
 
 
-def witness_settings(site: Site) -> str:
-    """The TOML of the witness, for all pairs of the site."""
-    pairs = ", ".join(f'"{pair}"' for pair in site.plan.pair_names())
-    return f'pairs = [{pairs}]\nstore = "{site.arbiter_dir / "witness.sqlite"}"\n\n[bus]\naddress = "127.0.0.1"\nport = {BUS_PORT}\n'
+def device(site: Site, target: str) -> dict[str, object]:
+    """The fence device of one node, with the lab's ordinary agent as delegate."""
+    timers = site.plan.timers
+    options = {
+        "ip": site.power_address(target),
+        "retry": str(timers.retry_s),
+        "power_timeout": str(timers.power_timeout_s),
+    }
+    return {"delegate": "fence_lab", "options": options, "timeout": f"{timers.power_timeout_s}s", "horizon": HORIZON}
 
 
-def extra_files(site: Site, node: Node) -> dict[str, str]:
-    """More files of a node: path in the node (under /etc or /var) → text. Keys, switch profiles."""
-    del site, node
-    return {"/etc/pairguard/profiles/lab.toml": (Path(__file__).parent / "profiles" / "lab.toml").read_text()}
+def switch(site: Site, node: Node, name: str) -> dict[str, object]:
+    """One switch on the path of a pair, with the ports that matter to it."""
+    indexes = site.fabric.interface_indexes(name)
+    ports = []
+    for port, index in sorted(indexes.items(), key=lambda item: item[1]):
+        if port in ("lo", "br0", "mgmt"):
+            continue
+        owner = "other"
+        if port == node.name:
+            owner = "ours"
+        elif port == node.peer:
+            owner = "peer"
+        elif port.startswith(("agg", "acc")):
+            owner = "peer-link" if name in AGGREGATION and port in AGGREGATION else "uplink"
+        lag = owner == "uplink" and name not in AGGREGATION
+        ports.append({"name": port, "ifindex": index, "owner": owner, "lag": lag})
+    table: dict[str, object] = {
+        "name": name,
+        "host": address(name, out_of_band=site.plan.arbiter == "out-of-band"),
+        "profile": "lab",
+        "community_file": f"{ETC}/keys/community",
+        "ports": ports,
+    }
+    if name in AGGREGATION:
+        table["peer_link"] = AGGREGATION[1 - AGGREGATION.index(name)]
+    return table
+
+
+def witness_settings(site: Site) -> dict[str, object]:
+    """The settings of the witness, for all pairs of the site."""
+    keys = _keys(site)
+    return {
+        "site": SITE,
+        "bus": {"kind": "mqtt", "host": "127.0.0.1", "port": BUS_PORT},
+        "keys": {"private": str(keys / f"{ARBITER}.pem"), "public_dir": str(keys / "public")},
+        "paths": {"state": str(site.arbiter_dir / "state"), "run": str(site.arbiter_dir / "run")},
+        "log": {"to": "stderr"},
+        "limits": LIMITS,
+    }
 
 
 def fence(site: Site, target: str) -> Fence:
-    """The fence resource for one target: our agent, with the lab's ordinary agent as its delegate."""
-    return Fence(
-        "fence_pairguard",
-        {
-            "delegate": "fence_lab",
-            "ip": site.power_address(target),
-            "power_timeout": str(site.plan.timers.power_timeout_s),
-            "pcmk_off_timeout": f"{site.plan.timers.stonith_timeout_s}s",
-        },
-    )
-
-
-def mosquitto_conf(site: Site) -> str:
-    """The broker of the lab: on the arbiter's in-band or out-of-band address, and loopback for the witness."""
-    return (
-        f"listener {BUS_PORT} {site.arbiter_address()}\nlistener {BUS_PORT} 127.0.0.1\nallow_anonymous true\n"
-        f"persistence false\nlog_dest file {site.arbiter_dir / 'mosquitto.log'}\nlog_timestamp_format %Y-%m-%dT%H:%M:%S\nuser root\n"
-    )
-
-
-def command(module: str, function: str = "main") -> list[str]:
-    """How a program of ours is started inside the lab: this interpreter, our repository on its path and nothing else."""
-    code = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from {module} import {function}; sys.exit({function}())"
-    return [sys.executable, "-I", "-c", code]
+    """The fence resource for one target: our agent, which waits inside Pacemaker's own timeout."""
+    timeout_s = site.plan.timers.stonith_timeout_s
+    del target
+    return Fence("fence_pairguard", {"wait_s": str(timeout_s - 10), "pcmk_off_timeout": f"{timeout_s}s"})
 
 
 def programs() -> dict[str, list[str]]:
@@ -85,34 +128,127 @@ def programs() -> dict[str, list[str]]:
     }
 
 
+def initialise(site: Site, pair: str) -> None:
+    """What a person does once, while the pair is whole: `pairguard init`."""
+    done = site.nodes[f"{pair}a"].run_in(["pairguard", "init", "--key", f"lab-{pair}"], deadline_s=30)
+    if done.returncode != 0:
+        raise LabFailed(f"{pair}: pairguard init: {done.returncode}: {done.stdout[-400:]}{done.stderr[-400:]}")
+
+
+def guard_events(site: Site, node: Node) -> list[Event]:
+    """The daemon's own log (JSON lines with `ts` in UTC), as events of kind `guard` on CLOCK_BOOTTIME."""
+    del site
+    offset_s = boottime() - datetime.now().timestamp()
+    result = []
+    for line in node.read("/var/log/pglab/pairguardd.log").splitlines():
+        try:
+            said = json.loads(line)
+            at_s = datetime.fromisoformat(said["ts"]).timestamp() + offset_s
+            result.append(Event(at_s, "guard", node.name, f"{said['event']}: {said.get('message', '')}"))
+        except (ValueError, KeyError, TypeError):
+            continue  # a traceback or a foreign line; it stays in the kept log
+    return result
+
+
+def mosquitto_conf(site: Site) -> str:
+    """The broker: on the arbiter's address of this plan, and loopback for the witness. Signatures are what the guards believe."""
+    return (
+        f"listener {BUS_PORT} {site.arbiter_address()}\nlistener {BUS_PORT} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
+        f"persistence false\nlog_dest file {site.arbiter_dir / 'mosquitto.log'}\nuser root\n"
+    )
+
+
+# ---------------------------------------------------------------- mechanics, the same whatever the settings are
+
+
 def install(site: Site, node: Node) -> None:
-    """Put files, programs and the daemon into a node; called before its first boot."""
+    """Put keys, settings, programs and the daemon into a node whose pair is attached; called before its first boot."""
     layer = site.space.work / "guarded-sbin"
     if not layer.is_dir():
         layer.mkdir()
         for name, argv in programs().items():
             write_program(layer / name, argv)
     node.sbin_layers.append(layer)
-    node.write("/etc/pairguard/pairguard.toml", guard_settings(site, node))
-    for path, text in extra_files(site, node).items():
-        node.write(path, text)
+    keys = _keys(site)
+    node.write(f"{ETC}/pairguard.toml", toml(guard_settings(site, node)))
+    node.write(f"{ETC}/profiles/lab.toml", PROFILE.read_text())
+    node.write(f"{ETC}/keys/private.pem", (keys / f"{node.name}.pem").read_text(), mode=0o600)
+    node.write(f"{ETC}/keys/community", COMMUNITY + "\n", mode=0o600)
+    for party in (node.name, node.peer, ARBITER):
+        node.write(f"{ETC}/keys/public/{party}.pub", (keys / "public" / f"{party}.pub").read_text())
     node.services.append(
-        Service("pairguardd", ("pairguardd", "--config", "/etc/pairguard/pairguard.toml"), before="corosync")
+        Service(
+            "pairguardd",
+            ("pairguardd", "--config", f"{ETC}/pairguard.toml"),
+            wait_for="test -S /run/pairguard/control.sock",
+        )
     )
 
 
 def start_arbiter(site: Site) -> None:
-    """Mosquitto and the witness in their own namespace."""
-    site.arbiter_dir.mkdir(parents=True)
+    """Mosquitto and the witness in their own namespace, once its address is set."""
+    for place in ("state", "run"):
+        (site.arbiter_dir / place).mkdir(parents=True)
     (site.arbiter_dir / "mosquitto.conf").write_text(mosquitto_conf(site))
-    (site.arbiter_dir / "witness.toml").write_text(witness_settings(site))
+    (site.arbiter_dir / "witness.toml").write_text(toml(witness_settings(site)))
     site.start_in_arbiter("mosquitto", ["mosquitto", "-c", str(site.arbiter_dir / "mosquitto.conf")])
-    site.start_in_arbiter(
-        "witness", [*command("guard.witness.main"), "--config", str(site.arbiter_dir / "witness.toml")]
+    start_witness(site)
+
+
+def start_witness(site: Site) -> None:
+    """Start the witness (again)."""
+    argv = [*command("guard.witness.main"), "--config", str(site.arbiter_dir / "witness.toml")]
+    site.start_in_arbiter("witness", argv)
+
+
+def trap_receivers(site: Site) -> list[str]:
+    """Where the switches send their traps."""
+    if site.plan.pairs > TRAPS_PAIRS_MAX:
+        return []
+    return [f"{_own_address(site, name)}:{TRAP_PORT}" for name in site.nodes]
+
+
+def command(module: str, function: str = "main") -> list[str]:
+    """How a program of ours is started: this interpreter, our repository on its path, nothing of this shell's environment."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from {module} import {function}; sys.exit({function}())"
     )
+    return [sys.executable, "-I", "-c", code]
 
 
 def write_program(path: Path, argv: list[str]) -> None:
     """A small shell program that becomes `argv`."""
     path.write_text(f'#!/bin/sh\nexec {shlex.join(argv)} "$@"\n')
     path.chmod(0o755)
+
+
+def toml(table: Mapping[str, object]) -> str:
+    """A table as TOML. Takes str, bool, int, float, lists and tables; JSON's strings are TOML's basic strings."""
+    return "".join(f"{json.dumps(key)} = {_value(value)}\n" for key, value in table.items())
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_value(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(inner) for inner in value) + "]"
+    return json.dumps(value)
+
+
+def _path(node: Node) -> list[str]:
+    """The switches between a node and its peer."""
+    return [access_of(node.name), access_of(node.peer), *AGGREGATION]
+
+
+def _own_address(site: Site, name: str) -> str:
+    return address(name, out_of_band=site.plan.arbiter == "out-of-band")
+
+
+def _keys(site: Site) -> Path:
+    """The directory of every party's key pair; made at the first call."""
+    keys = site.space.work / "keys"
+    if not keys.is_dir():
+        (keys / "public").mkdir(parents=True)
+        for party in (*site.nodes, ARBITER):
+            generate(keys / f"{party}.pem", keys / "public" / f"{party}.pub")
+    return keys

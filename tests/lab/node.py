@@ -85,7 +85,11 @@ class Node:
         self.write("/var/lib/pacemaker/cib/cib.xml", cib, mode=0o600)
         for directory in PACEMAKER_OWNED:
             (self.root / "var/lib/pacemaker" / directory).mkdir(exist_ok=True)
-        for path in [self.root / "var/lib/pacemaker", *(self.root / "var/lib/pacemaker").rglob("*"), self.root / "var/log/pacemaker"]:
+        for path in [
+            self.root / "var/lib/pacemaker",
+            *(self.root / "var/lib/pacemaker").rglob("*"),
+            self.root / "var/log/pacemaker",
+        ]:
             shutil.chown(path, "hacluster", "haclient")
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> None:
@@ -134,12 +138,20 @@ class Node:
             if self._unshare is not None:
                 reap(self._unshare)
 
-    def run_in(self, argv: Sequence[str], *, deadline_s: float = 20.0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run_in(
+        self, argv: Sequence[str], *, deadline_s: float = 20.0, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in the node. A node without power raises LabFailed."""
         enter = self._enter()
         try:
             return subprocess.run(
-                [*enter, *argv], input=stdin, capture_output=True, text=True, timeout=deadline_s, env=clean_environment(), check=False
+                [*enter, *argv],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=deadline_s,
+                env=clean_environment(),
+                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise LabFailed(f"{self.name}: {' '.join(argv)}: no answer in {deadline_s} s") from error

@@ -53,6 +53,8 @@ class Site:
         """Network, controllers, arbiter and every node's files; no node runs yet."""
         self.fabric.build()
         self.controllers.start()
+        if self.plan.guarded:
+            self.switches.trap_receivers = guarded.trap_receivers(self)
         if self.plan.with_snmp:
             self.switches.start()
         if self.plan.guarded:
@@ -60,31 +62,34 @@ class Site:
             self.fabric.attach("arb", in_band=not out_of_band, out_of_band=out_of_band)
             guarded.start_arbiter(self)
         for pair in self.plan.pair_names():
-            self._prepare(pair)
+            self.prepare(pair)
 
-    def _prepare(self, pair: str) -> None:
+    def prepare(self, pair: str) -> None:
+        """Attach both nodes of a pair and write their files; they do not run yet."""
         names = nodes_of(pair)
         conf = corosync_conf(pair, names, self.plan.timers, rings=self.plan.rings)
         primary = first_primary(pair)
         resource, prefer = self.replication.resource(primary), self.replication.prefer(primary)
-        make_fence = self._guarded_fence if self.plan.guarded else self._stock_fence
-        text = cib(names, self.plan.timers, resource, {name: make_fence(name) for name in names}, prefer=prefer)
+        fences = {name: guarded.fence(self, name) if self.plan.guarded else self._stock_fence(name) for name in names}
+        text = cib(names, self.plan.timers, resource, fences, prefer=prefer)
         for name in names:
             node = self.nodes[name]
             node.prepare(corosync_conf=conf, cib=text)
             self.replication.install(node)
-            if self.plan.guarded:
-                guarded.install(self, node)
+        if self.plan.guarded:
+            for name in names:  # after both are attached: the settings name both switch ports
+                guarded.install(self, self.nodes[name])
 
     def _stock_fence(self, target: str) -> Fence:
         timers = self.plan.timers
         return Fence(
             "fence_lab",
-            {"ip": self.power_address(target), "power_timeout": str(timers.power_timeout_s), "retry": str(timers.retry_s)},
+            {
+                "ip": self.power_address(target),
+                "power_timeout": str(timers.power_timeout_s),
+                "retry": str(timers.retry_s),
+            },
         )
-
-    def _guarded_fence(self, target: str) -> Fence:
-        return guarded.fence(self, target)
 
     def power_address(self, target: str) -> str:
         """Where the power controller of a node is reached in this plan."""
@@ -122,7 +127,9 @@ class Site:
                     self.record.add("formed", pair)
                     waiting.discard(pair)
             if waiting and boottime() > until:
-                raise LabFailed(f"not formed after {self.plan.form_s_max} s: {', '.join(sorted(waiting))}; {self._why(waiting)}")
+                raise LabFailed(
+                    f"not formed after {self.plan.form_s_max} s: {', '.join(sorted(waiting))}; {self._why(waiting)}"
+                )
             if waiting:
                 time.sleep(POLL_S)
 
@@ -131,7 +138,9 @@ class Site:
         if self.replication.prefer(first_primary(pair)) is None:
             return
         rule = '<rsc_location id="l-prefer"/>'
-        done = self.nodes[nodes_of(pair)[0]].run_in(["cibadmin", "--delete", "--scope", "constraints", "--xml-text", rule])
+        done = self.nodes[nodes_of(pair)[0]].run_in(
+            ["cibadmin", "--delete", "--scope", "constraints", "--xml-text", rule]
+        )
         if done.returncode != 0:
             raise LabFailed(f"{pair}: cannot take the location rule away: {done.stderr.strip()}")
 
@@ -188,13 +197,26 @@ class Site:
 class PairView:
     """One node's view of its cluster, from `crm_mon --output-as=xml`."""
 
-    def __init__(self, online: set[str], promoted: set[str], unpromoted: set[str], service: set[str], maintenance: bool) -> None:
-        self.online, self.promoted, self.unpromoted, self.service, self.maintenance = online, promoted, unpromoted, service, maintenance
+    def __init__(
+        self, online: set[str], promoted: set[str], unpromoted: set[str], service: set[str], maintenance: bool
+    ) -> None:
+        self.online, self.promoted, self.unpromoted, self.service, self.maintenance = (
+            online,
+            promoted,
+            unpromoted,
+            service,
+            maintenance,
+        )
 
     @property
     def whole(self) -> bool:
         """Both nodes online, one promoted and one not, the service beside the promoted one."""
-        return len(self.online) == 2 and len(self.promoted) == 1 and len(self.unpromoted) == 1 and self.service == self.promoted
+        return (
+            len(self.online) == 2
+            and len(self.promoted) == 1
+            and len(self.unpromoted) == 1
+            and self.service == self.promoted
+        )
 
     @staticmethod
     def parse(text: str) -> PairView:
@@ -203,7 +225,11 @@ class PairView:
             root = ElementTree.fromstring(text)  # noqa: S314 - our own crm_mon
         except ElementTree.ParseError as error:
             raise LabFailed(f"cannot read crm_mon: {error}") from error
-        online = {n.get("name", "") for n in root.findall("nodes/node") if n.get("online") == "true" and n.get("pending") == "false"}
+        online = {
+            n.get("name", "")
+            for n in root.findall("nodes/node")
+            if n.get("online") == "true" and n.get("pending") == "false"
+        }
         roles: dict[str, set[str]] = {"Promoted": set(), "Unpromoted": set(), "Master": set(), "Slave": set()}
         service: set[str] = set()
         for found in root.iter("resource"):
@@ -214,12 +240,18 @@ class PairView:
                 roles.setdefault(found.get("role", ""), set()).update(places)
         options = root.find("summary/cluster_options")
         held = options is not None and options.get("maintenance-mode") == "true"
-        return PairView(online, roles["Promoted"] | roles["Master"], roles["Unpromoted"] | roles["Slave"], service, held)
+        return PairView(
+            online, roles["Promoted"] | roles["Master"], roles["Unpromoted"] | roles["Slave"], service, held
+        )
 
 
 def _copy_logs(source: Path, target: Path) -> None:
     for path in source.rglob("*"):
-        if path.is_file() and path.suffix in (".log", ".out", ".conf", ".toml", ".json") and os.path.getsize(path) < 50_000_000:
+        if (
+            path.is_file()
+            and path.suffix in (".log", ".out", ".conf", ".toml", ".json")
+            and os.path.getsize(path) < 50_000_000
+        ):
             goal = target / path.relative_to(source)
             goal.parent.mkdir(parents=True, exist_ok=True)
             goal.write_bytes(path.read_bytes())

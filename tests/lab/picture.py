@@ -16,10 +16,24 @@ COLOURS = {
     "freeze": "#cfe3f7",
     "shot": "#c0392b",
     "command": "#e08e0b",
-    "hold": "#6a4fb3",
+    "guard": "#6a4fb3",
     "text": "#1d2733",
     "grid": "#c9d1da",
 }
+# The guard's own events (guard/events.py) that change what may happen; the others would only crowd the picture.
+GUARD_MARKS = frozenset(
+    {
+        "braked",
+        "hold-opened",
+        "property-set",
+        "held-peer-alive",
+        "released",
+        "won",
+        "confirmed-off",
+        "person",
+        "era-closed",
+    }
+)
 
 
 class _Scale:
@@ -94,7 +108,12 @@ def _freeze_band(record: Record, scale: _Scale, bottom: float) -> list[str]:
     left, right = scale.x(record.marks["freeze"]), scale.x(record.marks.get("thaw", scale.end))
     return [
         f'<rect x="{left:.1f}" y="{TOP - 16}" width="{right - left:.1f}" height="{bottom - TOP + 16:.1f}" fill="{COLOURS["freeze"]}"/>',
-        _text(left + 4, TOP - 4, f"network frozen {record.marks.get('thaw', scale.end) - record.marks['freeze']:.1f} s", size=11),
+        _text(
+            left + 4,
+            TOP - 4,
+            f"network frozen {record.marks.get('thaw', scale.end) - record.marks['freeze']:.1f} s",
+            size=11,
+        ),
     ]
 
 
@@ -105,14 +124,18 @@ def _axis(scale: _Scale, bottom: float) -> list[str]:
     second = -int(BEFORE_S // step) * step
     while scale.zero + second <= scale.end:
         x = scale.x(scale.zero + second)
-        parts.append(f'<line x1="{x:.1f}" y1="{TOP - 2}" x2="{x:.1f}" y2="{bottom}" stroke="{COLOURS["grid"]}" stroke-width="0.6"/>')
+        parts.append(
+            f'<line x1="{x:.1f}" y1="{TOP - 2}" x2="{x:.1f}" y2="{bottom}" stroke="{COLOURS["grid"]}" stroke-width="0.6"/>'
+        )
         parts.append(_text(x, bottom + 14, f"{second:+d} s" if second else "0", size=10, anchor="middle"))
         second += step
     return parts
 
 
 def _lane(record: Record, scale: _Scale, name: str, y: float, *, primary: bool) -> list[str]:
-    parts = [_text(LEFT - 8, y + 15, name + (" *" if primary else ""), anchor="end", weight="bold" if primary else "normal")]
+    parts = [
+        _text(LEFT - 8, y + 15, name + (" *" if primary else ""), anchor="end", weight="bold" if primary else "normal")
+    ]
     offs = [e.at_s for e in record.of("power-off", name)]
     powered = spans([e.at_s for e in record.of("power-on", name)], offs, scale.end)
     parts += [_bar(scale, one, y + 3, LANE - 8, COLOURS["on"]) for one in powered]
@@ -121,9 +144,9 @@ def _lane(record: Record, scale: _Scale, name: str, y: float, *, primary: bool) 
     running = spans([e.at_s for e in services if e.detail == "start"], ends, scale.end)
     parts += [_bar(scale, one, y + 6, LANE - 14, COLOURS["service"]) for one in running]
     parts += [_thin(scale, one, y + LANE - 7, name) for one in pending(record, name, scale.end)]
-    for event in record.of("hold", name):
-        if scale.seen(event.at_s):
-            parts.append(_tick(scale.x(event.at_s), y, COLOURS["hold"], f"{name}: {event.detail}"))
+    for event in record.of("guard", name):
+        if scale.seen(event.at_s) and event.detail.split(":")[0] in GUARD_MARKS:
+            parts.append(_tick(scale.x(event.at_s), y, COLOURS["guard"], f"{name}: {event.detail}"))
     for event in record.of("off-accepted", name):
         if scale.seen(event.at_s):
             parts.append(_tick(scale.x(event.at_s), y, COLOURS["command"], f"off accepted from {event.detail}"))
@@ -146,6 +169,7 @@ def _legend(y: float) -> list[str]:
         ("freeze", "network frozen"),
         ("command", "fence agent at work; | its power-off accepted"),
         ("shot", "power off"),
+        ("guard", "the guard's step"),
     ]
     parts, x = [], float(LEFT)
     for colour, words in entries:
@@ -170,9 +194,7 @@ def _thin(scale: _Scale, one: Interval, y: float, name: str) -> str:
 
 
 def _tick(x: float, y: float, colour: str, words: str) -> str:
-    return (
-        f'<rect x="{x - 1.5:.1f}" y="{y + 1:.1f}" width="3" height="{LANE - 4}" fill="{colour}"><title>{escape(words)}</title></rect>'
-    )
+    return f'<rect x="{x - 1.5:.1f}" y="{y + 1:.1f}" width="3" height="{LANE - 4}" fill="{colour}"><title>{escape(words)}</title></rect>'
 
 
 def _cross(x: float, y: float, name: str) -> str:

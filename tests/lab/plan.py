@@ -17,7 +17,7 @@ class Plan:
     """One run. Seconds throughout.
 
     `guarded`: our daemon and agent in every node, witness and Mosquitto in `arb`; else the ordinary agent.
-    `replication`: `stateful` (no data) or `drbd` (the stand-in at the command-line edge).
+    `replication`: `drbd` (the stand-in at the command-line edge) or `stateful` (no data; not with a guard).
     `latency_s`: from a power-off's acknowledgement to its effect. `ports_stay_up`: a node without power keeps its link (a hung kernel).
     `snmp`: agents on the switches; None: only when guarded. `watch_s`: how long is watched after the thaw.
     """
@@ -27,7 +27,7 @@ class Plan:
     seconds: float = 12.0
     guarded: bool = False
     latency_s: float = 1.0
-    replication: str = "stateful"
+    replication: str = "drbd"
     timers: Timers = field(default_factory=Timers)
     snmp: bool | None = None
     arbiter: str = "in-band"
@@ -45,6 +45,8 @@ class Plan:
             raise LabFailed(f"cannot freeze by {self.freeze}: one of {', '.join(KINDS)}")
         if self.replication not in REPLICATIONS:
             raise LabFailed(f"cannot replicate by {self.replication}: one of {', '.join(REPLICATIONS)}")
+        if self.guarded and self.replication != "drbd":
+            raise LabFailed("cannot guard a pair that replicates nothing: use the drbd stand-in")
         for reach in (self.arbiter, self.power):
             if reach not in REACHES:
                 raise LabFailed(f"cannot reach {reach}: one of {', '.join(REACHES)}")

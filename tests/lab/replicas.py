@@ -107,17 +107,29 @@ class Drbd:
         node.ocf_layers.append(self.layers / "ocf")
         node.write("/etc/drbd.conf", self.drbd_conf(node))
         (node.root / "var/lib/drbd").mkdir(parents=True, exist_ok=True)
-        generation = self._generations.setdefault(node.pair, secrets.token_hex(8).upper()[:-1] + "4")  # an even one: bit 0 is the role
+        generation = self._generations.setdefault(
+            node.pair, secrets.token_hex(8).upper()[:-1] + "4"
+        )  # an even one: bit 0 is the role
         prefix = str(node.root / DISK.lstrip("/"))
         run(
             [
-                *(SYSTEM_PYTHON, str(STANDIN / "bin" / "drbdmeta"), "--force", "0", "v08", prefix, "internal", "set-gi"),
+                *(
+                    SYSTEM_PYTHON,
+                    str(STANDIN / "bin" / "drbdmeta"),
+                    "--force",
+                    "0",
+                    "v08",
+                    prefix,
+                    "internal",
+                    "set-gi",
+                ),
                 f"{generation}:0:0:0:1:1",
             ]
         )
         node.boot_lines.append("mount -t tmpfs tmpfs /sys/block")
         node.services.insert(
-            0, Service("drbdd", (SYSTEM_PYTHON, str(STANDIN / "drbdd.py")), wait_for="test -S /run/drbd-standin/control")
+            0,
+            Service("drbdd", (SYSTEM_PYTHON, str(STANDIN / "drbdd.py")), wait_for="test -S /run/drbd-standin/control"),
         )
 
     def drbd_conf(self, node: Node) -> str:
@@ -172,7 +184,10 @@ class Drbd:
             return None
         found = json.loads(done.stdout)
         return Judgement(
-            int(found["acknowledged"]), int(found["lost"]), bool(found["split_brain"]), tuple(str(w) for w in found["why"])
+            int(found["acknowledged"]),
+            int(found["lost"]),
+            bool(found["split_brain"]),
+            tuple(str(w) for w in found["why"]),
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.lab import guarded
 from tests.lab.fabric import access_of
 from tests.lab.freeze import SETTLE_S, BlackHole, Crash, Flap, Freeze, Late, MlagFreeze, NodeLinks, StpFreeze
 from tests.lab.pairs import Site
@@ -50,13 +51,19 @@ def run(plan: Plan, out: Path, *, during: Callable[[Site], None] | None = None, 
     record = Record(title(plan), plan.as_dict())
     begun = boottime()
     if not quiet:
-        record.on_event = lambda event: print(f"{event.at_s - begun:7.2f} {event.kind:15} {event.who:8} {event.detail}", flush=True)
+        record.on_event = lambda event: print(
+            f"{event.at_s - begun:7.2f} {event.kind:15} {event.who:8} {event.detail}", flush=True
+        )
     with Site(plan, record) as site:
         try:
             site.build()
             site.start()
             site.wait_formed()
             record.mark("formed")
+            if plan.guarded:
+                for pair in plan.pair_names():
+                    guarded.initialise(site, pair)
+                record.mark("initialised")
             primaries = {pair: primary_of(site, pair) for pair in plan.pair_names()}
             freeze_and_watch(site, primaries, during)
             gather(site, record)
@@ -113,7 +120,11 @@ def make_freeze(site: Site, primaries: dict[str, str]) -> Freeze:
         case "flap":
             return Flap(fabric, plan.seconds)
         case _:
-            return Crash(lambda: [site.nodes[name] for name in primaries.values()], plan.seconds, ports_stay_up=plan.ports_stay_up)
+            return Crash(
+                lambda: [site.nodes[name] for name in primaries.values()],
+                plan.seconds,
+                ports_stay_up=plan.ports_stay_up,
+            )
 
 
 def primary_of(site: Site, pair: str) -> str:
@@ -128,6 +139,8 @@ def gather(site: Site, record: Record) -> None:
     """Turn the nodes' own logs into events."""
     for name, node in site.nodes.items():
         record.events += site.replication.events(node)
+        if site.plan.guarded:
+            record.events += guarded.guard_events(site, node)
         record.events += [Event(at, "agent", name, words) for at, words in node.log_times("/var/log/pglab/fence.log")]
 
 
@@ -151,7 +164,9 @@ def row(record: Record, pair: str, primary: str, window: Interval, site: Site) -
     names = nodes_of(pair)
     other = next(name for name in names if name != primary)
     running = {name: service_spans(record, name, window.end_s) for name in names}
-    shot = tuple(n for n in names if any(e.detail != "crash" and e.at_s >= window.start_s for e in record.of("power-off", n)))
+    shot = tuple(
+        n for n in names if any(e.detail != "crash" and e.at_s >= window.start_s for e in record.of("power-off", n))
+    )
     promotions = [e.at_s for e in record.of("role", other) if e.detail == "promoted" and e.at_s >= window.start_s]
     both = (site.nodes[names[0]], site.nodes[names[1]])
     stall = site.replication.stall_s(both, window)
@@ -190,7 +205,9 @@ def save(record: Record, out: Path) -> None:
 
 def table(record: Record) -> str:
     """The rows as text, 80 columns."""
-    lines = [f"{'pair':6}{'primary':9}{'shot':14}{'stopped':>9}{'stall':>8}{'promoted':>10}{'both':>7}{'lost':>6}{'split':>7}  now"]
+    lines = [
+        f"{'pair':6}{'primary':9}{'shot':14}{'stopped':>9}{'stall':>8}{'promoted':>10}{'both':>7}{'lost':>6}{'split':>7}  now"
+    ]
     for found in record.rows:
         shot = found["shot"]
         names = ",".join(str(n) for n in shot) if isinstance(shot, list | tuple) else ""

@@ -77,7 +77,17 @@ class Switches:
         ]
         (place / "snmpd.conf").write_text("\n".join(lines) + "\n")
         snmpd = self.space.spawn(
-            ["snmpd", "-f", "-C", "-c", str(place / "snmpd.conf"), "-Lf", str(place / "snmpd.log"), "-p", str(place / "snmpd.pid")],
+            [
+                "snmpd",
+                "-f",
+                "-C",
+                "-c",
+                str(place / "snmpd.conf"),
+                "-Lf",
+                str(place / "snmpd.log"),
+                "-p",
+                str(place / "snmpd.pid"),
+            ],
             group=f"switch-{name}",
             netns=name,
             log=place / "snmpd.out",
@@ -113,4 +123,3 @@ class Switches:
         if agent is None:
             raise LabFailed(f"{name} has no agents: start the lab with snmp on")
         return agent.snmpd, agent.switchd
-

@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 """Judges a run: were acknowledged writes lost, how long was nothing acknowledged, did the two nodes run apart?
 
-`--node NAME:PREFIX:WRITER_LOG` for each node (PREFIX as `disk` in the configuration; a missing log is a node that never wrote).
-The survivor, unless named, is the node that acknowledged last. Laws:
+`--node NAME:PREFIX:WRITER_LOG` for each node (PREFIX as `disk` in the configuration; a missing log is a node that
+never wrote). The survivor, unless named, is the node that acknowledged last. Laws:
 1. An acknowledged record is lost if the survivor does not hold exactly that record.
-2. Split brain: a node's log says that it was detected, or the stored generations say that a handshake would, or one record's number was
-   acknowledged with two contents, or both nodes acknowledged in turn without an `open` between.
+2. Split brain: a node's log says that it was detected, or the stored generations say that a handshake would, or one
+   record's number was acknowledged with two contents, or both nodes acknowledged in turn without an `open` between.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -55,7 +56,7 @@ def judge(nodes: list[Node], survivor: str | None) -> dict[str, object]:
     last = everything[-1][3] if everything else nodes[0].name
     kept = next(node for node in nodes if node.name == (survivor or last))
     lost = [block for _, block, mark, _ in everything if kept.disk.blocks.get(block) != mark]
-    gaps = [(later[0] - first[0], first[0]) for first, later in zip(everything, everything[1:], strict=False)]
+    gaps = [(later[0] - first[0], first[0]) for first, later in pairwise(everything)]
     gap, gap_at = max(gaps, default=(0, 0))
     why = split_brain(nodes, everything)
     return {
@@ -85,7 +86,7 @@ def split_brain(nodes: list[Node], everything: list[tuple[int, int, str, str]]) 
     if twice := [block for block, marks in contents.items() if len(marks) > 1]:
         why.append(f"records acknowledged twice with different content: {twice[:5]}")
     opens = {node.name: node.opens for node in nodes}
-    for first, later in zip(everything, everything[1:], strict=False):
+    for first, later in pairwise(everything):
         if first[3] != later[3] and not any(first[0] <= ns <= later[0] for ns in opens[later[3]]):
             why.append(f"both nodes acknowledged writes around {first[0]} ns")
             break

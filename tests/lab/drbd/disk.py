@@ -1,7 +1,8 @@
 """What survives a power loss on one node: generation identifiers with their flags, the records, the bitmap.
 
 Files beside each other, PREFIX being the configuration's `disk`: PREFIX.md (identifiers, rewritten whole), PREFIX.data
-(appended `block hash` lines; the last line of a block counts, `-` = gone), PREFIX.bm (appended block numbers out of sync),
+(appended `block hash` lines; the last line of a block counts, `-` = gone), PREFIX.bm (appended block numbers out of
+sync),
 PREFIX.log (appended kernel-like lines). Nothing is fsynced: kill -9 of the processes, which is the lab's power loss,
 leaves the page cache alone.
 """
@@ -75,7 +76,8 @@ class Meta:
         return f"{GI_HEAD}{self.get_gi()}{GI_TAIL}flags: {', '.join(words)}\nmeta-data: {state}{never}"
 
     def set_gi(self, text: str) -> None:
-        """Reads `CURRENT:BITMAP:HIST1:HIST2:consistent:was-uptodate[:...]`; later flags default to 0. Raises ValueError."""
+        """Reads `CURRENT:BITMAP:HIST1:HIST2:consistent:was-uptodate[:...]`; later flags default to 0. Raises
+        ValueError."""
         parts = text.split(":")
         numbers = [int(part or "0", 16) for part in parts[:4]] + [0] * 4
         self.current, self.bitmap, self.history1, self.history2 = numbers[:4]
@@ -84,7 +86,8 @@ class Meta:
             setattr(self, name, len(parts) > 4 + index and parts[4 + index] == "1")
 
     def new_current(self) -> None:
-        """A new data generation: the old current one becomes the bitmap's base, which must be 0 (or goes to history)."""
+        """A new data generation: the old current one becomes the bitmap's base, which must be 0 (or goes to
+        history)."""
         if self.bitmap:
             self.to_history(self.bitmap)
         self.bitmap = self.current

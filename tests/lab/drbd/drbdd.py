@@ -1,7 +1,9 @@
 #!/usr/bin/python3
-"""The kernel's part of the stand-in: one process a node, which holds the resources and answers the tools and the application.
+"""The kernel's part of the stand-in: one process a node, which holds the resources and answers the tools and the
+application.
 
-Control socket: one JSON line in (`{"do": ..., ...}`), one JSON line out (`{"rc", "out", "err"}`); `events2` streams text instead.
+Control socket: one JSON line in (`{"do": ..., ...}`), one JSON line out (`{"rc", "out", "err"}`); `events2` streams
+text instead.
 Application socket of a resource: JSON lines `open`, `write`, `opened`; see `_application`.
 """
 
@@ -148,11 +150,8 @@ class Daemon:
         except (resconf.ConfigError, KeyError, ValueError) as error:
             return 10, "", f"{error}\n"
         except FileNotFoundError:
-            return (
-                10,
-                "",
-                f"{name}: Failure: (119) No valid meta-data signature found.\n\n\t==> Use 'drbdadm create-md res' to initialize meta-data area. <==\n\n",
-            )
+            text = f"{name}: Failure: (119) No valid meta-data signature found.\n\n"
+            return 10, "", text + "\t==> Use 'drbdadm create-md res' to initialize meta-data area. <==\n\n"
         marked = disk.apply_al() if disk.meta.primary else 0
         resource = self.resources[name] = Resource(conf, disk, self.publish)
         resource.attach(self.sysblock)

@@ -1,6 +1,7 @@
 """Compares two nodes' generation identifiers as DRBD 8.4 does at a handshake, and says who syncs to whom.
 
-Pure. `uuid_compare` numbers its rules as the kernel log does ("uuid_compare()=1 by rule 70"), so that a run of the lab can be
+Pure. `uuid_compare` numbers its rules as the kernel log does ("uuid_compare()=1 by rule 70"), so that a run of the
+lab can be
 laid beside a recording.
 """
 
@@ -32,7 +33,8 @@ def rank(disk: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one side brings to the handshake. `crashed` = was Primary when it lost power; `discard` = --discard-my-data."""
+    """What one side brings to the handshake. `crashed` = was Primary when it lost power; `discard` =
+    --discard-my-data."""
 
     uuids: tuple[int, int, int, int]
     disk: str
@@ -42,7 +44,8 @@ class Side:
 
 
 def uuid_compare(own: Side, peer: Side, tie_breaker: bool) -> tuple[int, int]:
-    """(verdict, rule): 0 same, 1/-1 own/peer is source, 2/-2 the same with a full sync, +-100 split brain, -1000 unrelated.
+    """(verdict, rule): 0 same, 1/-1 own/peer is source, 2/-2 the same with a full sync, +-100 split brain, -1000
+    unrelated.
 
     `tie_breaker`: the one of two crashed Primaries that becomes target.
     """
@@ -83,7 +86,8 @@ def uuid_compare(own: Side, peer: Side, tie_breaker: bool) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the handshake says: `state` is Connected, WFBitMapS, WFBitMapT, or a refusal (`StandAlone`, `NetworkFailure`)."""
+    """What the handshake says: `state` is Connected, WFBitMapS, WFBitMapT, or a refusal (`StandAlone`,
+    `NetworkFailure`)."""
 
     state: str
     verdict: int

@@ -1,4 +1,5 @@
-"""Two stand-ins on loopback, without root: a TCP proxy between them that cuts or holds, and a handler that returns what it is told."""
+"""Two stand-ins on loopback, without root: a TCP proxy between them that cuts or holds, and a handler that returns
+what it is told."""
 
 from __future__ import annotations
 
@@ -275,7 +276,7 @@ class Pair:
     device /dev/drbd0 minor 0;
     disk {node.prefix};
     meta-disk internal;
-    net {{ protocol C; ping-int 0.2; ping-timeout 5; connect-int 0.1; }}
+    net {{ protocol C; ping-int 0.2; ping-timeout 4; connect-int 0.1; }}
     disk {{ fencing {fencing}; resync-rate {rate}; }}
     handlers {{ fence-peer "{node.folder}/fp.sh"; }}
     on a {{ address 127.0.0.1:{port_a}; }}

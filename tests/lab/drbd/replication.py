@@ -1,4 +1,5 @@
-"""The wire between the two stand-ins: connecting, pings, the handshake, mirrored writes, the resync. JSON lines over TCP.
+"""The wire between the two stand-ins: connecting, pings, the handshake, mirrored writes, the resync. JSON lines over
+TCP.
 
 Two things are as on real machines although a dying process would do otherwise:
 1. An end of the stream without a `bye` is a peer that lost power: nothing is noticed before the ping times out.
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 
 class Ended(Exception):
-    """The session is over; `state` is what the connection shows then (StandAlone = no more tries), `bye` what the peer hears."""
+    """The session is over; `state` is what the connection shows then (StandAlone = no more tries), `bye` what the
+    peer hears."""
 
     def __init__(self, state: str, why: str, bye: str | None = None, **also: object) -> None:
         super().__init__(why)

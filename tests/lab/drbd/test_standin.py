@@ -19,7 +19,7 @@ from pair import Node, Pair, until  # noqa: E402
 
 FIRST = "94412B91E79C9C15"  # the generation that every pair starts with, on its Primary
 CAPTURES = HERE / "captures"
-QUIET_S = 0.6  # how long "nothing happens" is watched
+QUIET_S = 0.4  # how long "nothing happens" is watched
 
 
 @pytest.fixture
@@ -46,7 +46,8 @@ def pair(make: Callable[..., Pair]) -> Pair:
 
 
 def test_cut_freezes_primary(pair: Pair) -> None:
-    """At the loss I/O is suspended, the handler called with DRBD's environment, and no generation made; the Secondary does nothing."""
+    """At the loss I/O is suspended, the handler called with DRBD's environment, and no generation made; the
+    Secondary does nothing."""
     client = pair.a.client()
     client.write(3)
     pair.net.cut()
@@ -96,7 +97,8 @@ def test_leave_thaws_with_new_generation(pair: Pair, code: int, pending: bool) -
 
 @pytest.mark.parametrize("code", [0, 1, 6, 99])
 def test_other_codes_stay_frozen_until_heal(pair: Pair, code: int) -> None:
-    """0, 1, 6 and unknown codes leave it frozen, the handler isn't called again, and a heal alone thaws with no new generation."""
+    """0, 1, 6 and unknown codes leave it frozen, the handler isn't called again, and a heal alone thaws with no new
+    generation."""
     client = pair.a.client()
     client.write(1)
     pair.net.cut()
@@ -113,7 +115,8 @@ def test_other_codes_stay_frozen_until_heal(pair: Pair, code: int) -> None:
 
 
 def test_resume_io_thaws_alone(pair: Pair) -> None:
-    """resume-io on a frozen Primary thaws at once with a new generation, the peer stays DUnknown; a heal resyncs cleanly."""
+    """resume-io on a frozen Primary thaws at once with a new generation, the peer stays DUnknown; a heal resyncs
+    cleanly."""
     client = pair.a.client()
     pair.net.cut()
     client.send(1)
@@ -129,7 +132,8 @@ def test_resume_io_thaws_alone(pair: Pair) -> None:
 
 
 def test_heal_while_handler_runs(pair: Pair) -> None:
-    """A link that heals under a running handler thaws without a new generation, and the handler's later 4 does nothing."""
+    """A link that heals under a running handler thaws without a new generation, and the handler's later 4 does
+    nothing."""
     client = pair.a.client()
     pair.net.cut()
     client.send(1)
@@ -175,7 +179,8 @@ def test_held_packets_are_not_read_late(pair: Pair) -> None:
 
 
 def test_promotion_asks_four_times(pair: Pair) -> None:
-    """With code 1 a disconnected Secondary's handler is called four times, then rc 11 with the real words; nothing changed."""
+    """With code 1 a disconnected Secondary's handler is called four times, then rc 11 with the real words; nothing
+    changed."""
     pair.b.answer(1)
     pair.cut()
     code, _, error = pair.b.tool("drbdadm primary r0")
@@ -190,7 +195,8 @@ def test_promotion_asks_four_times(pair: Pair) -> None:
 
 
 def test_promotion_code_6_outdates(pair: Pair) -> None:
-    """Code 6: the Secondary outdates itself (rc 17), a later try calls no handler, and a heal makes it UpToDate by itself."""
+    """Code 6: the Secondary outdates itself (rc 17), a later try calls no handler, and a heal makes it UpToDate by
+    itself."""
     pair.b.answer(6)
     pair.cut()
     for _ in range(2):
@@ -205,7 +211,8 @@ def test_promotion_code_6_outdates(pair: Pair) -> None:
 
 @pytest.mark.parametrize("code", [4, 5])
 def test_promotion_with_leave_then_both_meet(pair: Pair, code: int) -> None:
-    """4 or 5 promotes over a frozen peer. When both meet: no split brain, the promoted one StandAlone, the frozen one frozen, asking anew."""
+    """4 or 5 promotes over a frozen peer. When both meet: no split brain, the promoted one StandAlone, the frozen
+    one frozen, asking anew."""
     pair.b.answer(code)
     client = pair.a.client()
     client.write(2)
@@ -223,7 +230,8 @@ def test_promotion_with_leave_then_both_meet(pair: Pair, code: int) -> None:
 
 
 def test_power_loss_of_the_frozen_one(pair: Pair) -> None:
-    """The frozen Primary loses power after the peer was promoted and wrote: it comes back as target, no split brain, nothing lost."""
+    """The frozen Primary loses power after the peer was promoted and wrote: it comes back as target, no split brain,
+    nothing lost."""
     pair.b.answer(4)
     client = pair.a.client()
     client.write(5)
@@ -248,7 +256,8 @@ def test_power_loss_of_the_frozen_one(pair: Pair) -> None:
 
 
 def test_peer_rebooted_while_frozen(pair: Pair) -> None:
-    """The peer lost power and is back: first handshake aborted, new generation, handler once more; the second one thaws. Nothing lost."""
+    """The peer lost power and is back: first handshake aborted, new generation, handler once more; the second one
+    thaws. Nothing lost."""
     client = pair.a.client()
     client.write(2)
     pair.b.power_loss()
@@ -294,7 +303,8 @@ def test_suspended_twice(pair: Pair) -> None:
 
 
 def test_trap_of_resume_after_reconnect(pair: Pair) -> None:
-    """Suspend, disconnect, reconnect, resume: a generation that the peer never gets, and a false split brain later (f3)."""
+    """Suspend, disconnect, reconnect, resume: a generation that the peer never gets, and a false split brain later
+    (f3)."""
     pair.a.do("suspend-io")
     assert pair.a.do("disconnect") == 0
     until("b outdated", lambda: pair.b.show("dstate") == "Outdated/DUnknown")
@@ -318,7 +328,8 @@ def test_trap_of_resume_after_reconnect(pair: Pair) -> None:
 
 
 def test_secondary_leaving_in_order(pair: Pair) -> None:
-    """A Secondary that disconnects in order outdates itself; the Primary goes on, unfrozen, with no handler, in a new generation."""
+    """A Secondary that disconnects in order outdates itself; the Primary goes on, unfrozen, with no handler, in a
+    new generation."""
     client = pair.a.client()
     client.write(1)
     assert pair.b.do("disconnect") == 0
@@ -335,7 +346,8 @@ def test_secondary_leaving_in_order(pair: Pair) -> None:
 
 
 def test_dont_care_splits(make: Callable[..., Pair]) -> None:
-    """Without fencing the Primary goes on in a new generation at the loss; both promoted: split brain, both StandAlone; discard mends it."""
+    """Without fencing the Primary goes on in a new generation at the loss; both promoted: split brain, both
+    StandAlone; discard mends it."""
     pair = make(fencing="dont-care")
     client = pair.a.client()
     client.write(2)
@@ -443,7 +455,8 @@ def test_status_when_standalone(pair: Pair) -> None:
 
 
 def test_gi_and_sh_status_look_recorded(pair: Pair) -> None:
-    """get-gi, show-gi and sh-status have the recorded shape; from the disk a Primary's bit 0 is not there yet, its flag is."""
+    """get-gi, show-gi and sh-status have the recorded shape; from the disk a Primary's bit 0 is not there yet, its
+    flag is."""
     code, shown, _ = pair.a.tool("drbdadm show-gi r0")
     assert code == 0
     recorded = _recorded("01-f-healthy-A-after-write.nodeA.show-gi.txt", "drbdadm show-gi r0")
@@ -513,7 +526,8 @@ def test_version_names_the_module(tmp_path: Path) -> None:
 
 
 def test_stat_counts_acknowledged_writes(pair: Pair) -> None:
-    """/sys/block/drbd0/stat moves by one write and 8 sectors an acknowledged record, not while frozen, and not on the Secondary."""
+    """/sys/block/drbd0/stat moves by one write and 8 sectors an acknowledged record, not while frozen, and not on
+    the Secondary."""
 
     def stat(node: Node) -> list[int]:
         return [int(word) for word in (node.folder / "block" / "drbd0" / "stat").read_text().split()]
@@ -562,3 +576,33 @@ def test_killed_writer_holds_the_device_while_frozen(pair: Pair) -> None:
     assert pair.a.do("secondary") == 11
     pair.heal()
     until("demoted", lambda: pair.a.do("secondary") == 0)
+
+
+def test_agents_run_the_service(pair: Pair, tmp_path: Path) -> None:
+    """The two OCF agents start, promote, serve, demote and stop with the codes of the standard, and log each action
+    with two clocks."""
+    env = {**pair.a.env, "PATH": f"{HERE / 'bin'}:{pair.a.env['PATH']}", "PGLAB_RA_LOG": str(tmp_path / "ra.log")}
+    env |= {"OCF_RESKEY_writer_log": str(tmp_path / "writes"), "OCF_RESKEY_pidfile": str(tmp_path / "pid")}
+
+    def agent(name: str, action: str) -> int:
+        done = subprocess.run([HERE / "ocf" / name, action], env=env, capture_output=True, timeout=60, check=False)
+        return done.returncode
+
+    assert agent("drbd", "monitor") == 8
+    assert agent("srv", "monitor") == 7
+    assert agent("srv", "start") == 0
+    assert agent("srv", "monitor") == 0
+    until("writes", lambda: (tmp_path / "writes").read_text().count("\n") > 3)
+    assert agent("srv", "stop") == 0
+    assert agent("srv", "monitor") == 7
+    assert agent("drbd", "demote") == 0
+    assert agent("drbd", "monitor") == 0
+    assert agent("drbd", "stop") == 0
+    assert agent("drbd", "monitor") == 7
+    assert agent("drbd", "start") == 0
+    assert agent("drbd", "promote") == 0
+    lines = [line.split() for line in (tmp_path / "ra.log").read_text().splitlines()]
+    done = [(line[3], line[4], line[5]) for line in lines if not line[4].endswith("-begin")]
+    assert done[:4] == [("srv", "start", "0"), ("srv", "stop", "0"), ("drbd", "demote", "0"), ("drbd", "stop", "0")]
+    assert [line[4] for line in lines[-4:]] == ["start-begin", "start", "promote-begin", "promote"]
+    assert abs(int(lines[0][1]) - time.clock_gettime_ns(time.CLOCK_BOOTTIME)) < 600 * 10**9

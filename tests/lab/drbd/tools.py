@@ -329,7 +329,8 @@ def _stored(prefix: Path) -> disk.Meta:
 
 
 def drbdmeta(arguments: list[str]) -> str:
-    """`drbdmeta [--force] MINOR v08 PREFIX internal VERB [GI]`, on the stored files, whether the resource is up or not."""
+    """`drbdmeta [--force] MINOR v08 PREFIX internal VERB [GI]`, on the stored files, whether the resource is up or
+    not."""
     words = [word for word in arguments if not word.startswith("-")]
     if len(words) < 5:
         raise Exit(20, err="USAGE: drbdmeta [--force] DEVICE FORMAT [FORMAT ARGS...] COMMAND [CMD ARGS...]\n")

@@ -1,4 +1,5 @@
-"""Prints a resource as the 8.4 tools do: status, events2, sh-status, show. Compared with recordings by test_standin.py."""
+"""Prints a resource as the 8.4 tools do: status, events2, sh-status, show. Compared with recordings by
+test_standin.py."""
 
 from __future__ import annotations
 

@@ -1,11 +1,15 @@
-"""One resource on one node: its state, what each change of state entails, application I/O, roles, the fence-peer handler.
+"""One resource on one node: its state, what each change of state entails, application I/O, roles, the fence-peer
+handler.
 
 The rules in `change` and `try_outdate` are the kernel's (8.4.11) as far as the recordings show them:
-1. A Primary that loses its peer under resource-and-stonith suspends I/O in the same change; no new generation is made then.
-2. Codes 3, 4, 5, 7 make the peer Outdated (Inconsistent for 3): new generation, then thaw. Anything else leaves it frozen.
+1. A Primary that loses its peer under resource-and-stonith suspends I/O in the same change; no new generation is
+   made then.
+2. Codes 3, 4, 5, 7 make the peer Outdated (Inconsistent for 3): new generation, then thaw. Anything else leaves it
+   frozen.
 3. A connection that comes back thaws with no new generation; what was pending is sent again.
 4. An exit code counts only for the disconnection that its handler was called for.
-5. The promise of a new generation (`new_uuid_due`), once made while suspended by hand, survives a reconnection: the measured trap.
+5. The promise of a new generation (`new_uuid_due`), once made while suspended by hand, survives a reconnection: the
+   measured trap.
 """
 
 from __future__ import annotations

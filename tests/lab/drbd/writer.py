@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """The lab's application: writes one record each 50 ms through the stand-in and logs every acknowledged one.
 
-Log lines: `BLOCK HASH CLOCK_BOOTTIME_NS`, written after the acknowledgment; `# open NODE NS` at each start. A record's number goes on from
-the last one on the disk, its hash names node and process, so that two histories that ran apart can be told apart.
+Log lines: `BLOCK HASH CLOCK_BOOTTIME_NS`, written after the acknowledgment; `# open NODE NS` at each start. A
+record's number goes on from the last one on the disk, its hash names node and process, so that two histories that
+ran apart can be told apart.
 """
 
 from __future__ import annotations

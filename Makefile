@@ -1,0 +1,71 @@
+# What people and CI run. `make setup` once is implied by everything else and is quick when nothing changed.
+
+SHELL := /bin/sh
+VENV := build/venv
+PY := $(VENV)/bin/python
+
+# Some machines forbid bytecode or hand their own module path to every program; neither may colour a test.
+unexport PYTHONDONTWRITEBYTECODE
+unexport PYTHONPATH
+
+# A change of the locked packages, of the project's metadata or of the list of system packages sets up anew.
+SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
+STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
+
+.PHONY: help setup needs lint test lab demo verdict-table lock clean
+
+help:
+	@echo 'make setup          system packages (as root, on Debian) and build/venv'
+	@echo 'make test           setup, linters, types, import rules and all tests'
+	@echo 'make lint           the same without the tests'
+	@echo 'make lab            the tests on a real corosync, Pacemaker, Mosquitto and snmpd only (root; minutes)'
+	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
+	@echo 'make verdict-table  the whole verdict table as CSV'
+	@echo 'make lock           choose newer packages: writes requirements.lock and requirements-build.lock'
+	@echo 'make clean          removes build/ and caches'
+
+setup: $(STAMP)
+
+$(STAMP):
+	@sh packaging/install-needs.sh
+	@python=$$(sh packaging/find-python.sh) && { $(PY) -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV); }
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation -r requirements.lock
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@rm -f build/.setup-*
+	@touch $@
+
+needs:
+	sh packaging/install-needs.sh
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: lint
+	$(PY) -m pytest
+
+lab: setup
+	$(PY) -m pytest -m lab
+
+demo: setup
+	@if [ -e tests/lab/demo.py ] || [ -d tests/lab/demo ]; then $(PY) -m tests.lab.demo; else $(VENV)/bin/pairguard sandbox demo; fi
+
+verdict-table: setup
+	@$(PY) -m guard.cli.verdict_table
+
+# Hashes come from the package index that pip's own settings name; no index is written into the files.
+lock:
+	@python=$$(sh packaging/find-python.sh) && "$$python" -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --all-extras pyproject.toml --output-file requirements.lock
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --group build --output-file requirements-build.lock
+	@rm -r build/lock
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

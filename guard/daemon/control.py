@@ -1,0 +1,229 @@
+"""The guard's control sockets: the agent, DRBD's handler and people ask here; the core decides, this only carries."""
+
+from __future__ import annotations
+
+import asyncio
+import pwd
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+from guard.core.evidence import Power
+from guard.core.messages import ARBITER, Init
+from guard.core.step import (
+    AcceptStore,
+    AgentAsks,
+    AskRelease,
+    ClientGone,
+    DryRun,
+    Event,
+    HandlerAsks,
+    OpenHold,
+)
+from guard.core.turn import Guard, whole
+from guard.daemon.acting import POWER_S_MAX, Waiting, World
+from guard.daemon.showing import explained, shown
+from guard.errors import Refused
+from guard.ports import Clock
+
+PERSON_S_MAX = 8.0  # a person's question is answered within this, or refused
+RELEASE_TRIES = 3  # a release may first have to ask the cluster's scheduler
+INIT_S_MAX = 8.0
+Say = Callable[[str], None]
+
+
+class Cred(Protocol):
+    """Who asks, as the kernel noted it."""
+
+    @property
+    def uid(self) -> int: ...
+    @property
+    def pid(self) -> int: ...
+
+
+class Asking:
+    """The handlers of both sockets. `write` gives orders, `read` only shows."""
+
+    def __init__(
+        self,
+        *,
+        site: str,
+        pair: str,
+        cell: str,
+        clock: Clock,
+        put: Callable[[Event], None],
+        guard: Callable[[], Guard],
+        waiting: Waiting,
+        world: World,
+        recent: Callable[[], Sequence[Mapping[str, Any]]],
+    ) -> None:
+        self._site, self._pair, self._cell = site, pair, cell
+        self._clock, self._put, self._guard = clock, put, guard
+        self._waiting, self._world, self._recent = waiting, world, recent
+
+    async def read(self, verb: str, args: Mapping[str, Any], cred: Cred, say: Say) -> dict[str, Any]:
+        match verb:
+            case "status":
+                return shown(self._guard(), self._site, self._pair, self._clock.now(), self._clock.wall())
+            case "explain":
+                return explained(self._guard(), self._pair, self._clock.now(), self._recent())
+            case _:
+                raise Refused(f"cannot do {verb!r} here", "this socket only shows", "use the control socket, as root")
+
+    async def write(self, verb: str, args: Mapping[str, Any], cred: Cred, say: Say) -> dict[str, Any]:
+        match verb:
+            case "status" | "explain":
+                return await self.read(verb, args, cred, say)
+            case "fence":
+                return await self._fence(args, say)
+            case "power":
+                return await self._power(args)
+            case "list":
+                return {"targets": sorted(self._world.devices)}
+            case "fence-peer":
+                return await self._fence_peer(args, say)
+            case "unfence-peer":
+                return {"code": 0}
+            case "verdict":
+                return await self._verdict(args)
+            case "hold":
+                return await self._hold(args, cred)
+            case "release":
+                return await self._release()
+            case "init":
+                return await self._init(args, cred)
+            case _:
+                raise Refused(f"cannot do {verb!r}", "no such order", "see: pairguard --help")
+
+    # ------------------------------------------------------------------ agent and handler
+
+    async def _fence(self, args: Mapping[str, Any], say: Say) -> dict[str, Any]:
+        target, action = _text(args, "target"), _text(args, "action")
+        guard = self._guard()
+        if target != guard.peer:
+            raise Refused(f"cannot fence {target!r}", f"this guard fences {guard.peer} only", "ask the other node")
+        delegate = args.get("delegate")
+        device = self._world.devices[target]
+        if delegate not in (None, "", device.agent):
+            raise Refused(
+                f"cannot use the delegate {delegate!r}", f"the settings name {device.agent}", "make the two agree"
+            )
+        why = self._world.shooter.usable()
+        if why is not None:
+            raise Refused(
+                f"cannot fence {target}", why, "mount cgroup v2: no shot is fired outside a cgroup of its own"
+            )
+        wait_s = args.get("wait_s")
+        if not isinstance(wait_s, (int, float)) or isinstance(wait_s, bool) or not 0 < wait_s < 86400:
+            raise Refused("cannot read wait_s", f"found {wait_s!r}", "give seconds between 0 and 86400")
+        wanted: Literal["off", "reboot"] = "reboot" if action == "reboot" else "off"
+        if action not in ("off", "reboot"):
+            raise Refused(f"cannot do {action!r}", "fence takes off or reboot", "see: fence_pairguard -o metadata")
+        request = self._clock.nonce()
+        return await self._asked(request, AgentAsks(request, wanted, target, float(wait_s)), wait_s + 5.0, say)
+
+    async def _power(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        action, target = _text(args, "action"), args.get("target")
+        name = target if isinstance(target, str) and target else self._guard().peer
+        device = self._world.devices.get(name)
+        if device is None:
+            raise Refused(f"cannot reach {name!r}", "no fence device is configured for it", "see [fence.NODE]")
+        if action == "on":
+            return {"ok": await self._world.power.on(device, name)}
+        power = await self._world.reader.status(device, name, POWER_S_MAX)
+        return {"ok": power is not Power.UNKNOWN} if action == "monitor" else {"power": power.value}
+
+    async def _fence_peer(self, args: Mapping[str, Any], say: Say) -> dict[str, Any]:
+        request = self._clock.nonce()
+        return await self._asked(request, HandlerAsks(request, _text(args, "resource")), None, say)
+
+    # ------------------------------------------------------------------ people
+
+    async def _verdict(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        target, guard = _text(args, "target"), self._guard()
+        if target != guard.peer:
+            raise Refused(f"cannot judge {target!r}", f"from here only {guard.peer} can be the target", "ask there")
+        purpose: Literal["fence", "alone"] = "alone" if args.get("purpose") == "alone" else "fence"
+        request = self._clock.nonce()
+        answer = await self._asked(request, DryRun(request, purpose), PERSON_S_MAX, None)
+        return {"candidate": guard.me, "target": guard.peer, "pair": self._pair, **answer}
+
+    async def _hold(self, args: Mapping[str, Any], cred: Cred) -> dict[str, Any]:
+        lease = args.get("lease_s")
+        if not isinstance(lease, (int, float)) or isinstance(lease, bool) or lease <= 0:
+            raise Refused("cannot hold", f"the lease is {lease!r}", "give --for, for example --for 30m")
+        request = self._clock.nonce()
+        key = args.get("key") or request
+        event = OpenHold(request, str(key), _owner(cred), _text(args, "reason"), float(lease), self._clock.wall())
+        answer = await self._asked(request, event, PERSON_S_MAX, None)
+        return {**answer, "key": str(key), "pair": self._pair}
+
+    async def _release(self) -> dict[str, Any]:
+        answer: dict[str, Any] = {}
+        for _ in range(RELEASE_TRIES):
+            request = self._clock.nonce()
+            answer = await self._asked(request, AskRelease(request), PERSON_S_MAX, None)
+            if answer.get("outcome") != "forecast-asked":
+                break
+            await self._clock.sleep(1.5)
+        return {**answer, "pair": self._pair}
+
+    async def _init(self, args: Mapping[str, Any], cred: Cred) -> dict[str, Any]:
+        """Make the register; or, if the arbiter's store is another one, believe it from now on."""
+        guard = self._guard()
+        preferred = args.get("preferred") or guard.me
+        if preferred not in (guard.me, guard.peer):
+            raise Refused(f"cannot prefer {preferred!r}", "it is no node of this pair", f"{guard.me} or {guard.peer}")
+        if whole(guard) is not True:
+            raise Refused("cannot make a register", "the pair is not whole", "run: pairguard status")
+        if guard.store_doubted:
+            request = self._clock.nonce()
+            answer = await self._asked(request, AcceptStore(request), PERSON_S_MAX, None)
+            if answer.get("outcome") != "accepted":
+                raise Refused("cannot accept the arbiter's store", str(answer.get("text")), "run: pairguard status")
+        elif guard.ack is not None and guard.ack.register is not None:
+            return {"outcome": "exists", "pair": self._pair, "era": guard.ack.register.era}
+        order = Init(self._clock.nonce(), (guard.me, guard.peer), str(preferred), self._cell, _owner(cred))
+        for _ in range(int(INIT_S_MAX / 0.25)):
+            seen = self._guard().ack
+            if seen is not None and seen.register is not None:
+                return {"outcome": "made", "pair": self._pair, "era": seen.register.era}
+            await self._world.bus.send(ARBITER, order, expires_s=2.0)
+            await self._clock.sleep(0.25)
+        raise Refused(
+            "cannot make a register", "the arbiter does not answer", "run: systemctl status pairguard-witness"
+        )
+
+    # ------------------------------------------------------------------ carrying
+
+    async def _asked(self, request: str, event: Event, deadline_s: float | None, say: Say | None) -> dict[str, Any]:
+        """Put the question to the core and wait. A client that goes away takes its request with it."""
+        future: asyncio.Future[Mapping[str, object]] = asyncio.get_running_loop().create_future()
+        self._waiting.answers[request] = future
+        if say is not None:
+            self._waiting.progress[request] = say
+        self._put(event)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return dict(await future)
+        except TimeoutError:
+            raise Refused("cannot answer in time", f"no answer of the guard in {deadline_s:g} s") from None
+        finally:
+            self._waiting.answers.pop(request, None)
+            self._waiting.progress.pop(request, None)
+            if not future.done() or future.cancelled():
+                self._put(ClientGone(request))
+
+
+def _text(args: Mapping[str, Any], key: str) -> str:
+    value = args.get(key)
+    if not isinstance(value, str) or not value:
+        raise Refused(f"cannot read the request: {key} is missing", "", "see: man pairguardd")
+    return value
+
+
+def _owner(cred: Cred) -> str:
+    """The person or program that asks, by the kernel's word."""
+    try:
+        return f"{pwd.getpwuid(cred.uid).pw_name}[{cred.pid}]"
+    except KeyError:
+        return f"uid {cred.uid}[{cred.pid}]"

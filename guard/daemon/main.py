@@ -1,0 +1,33 @@
+"""`pairguardd`: the guard of one node."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from guard import __version__
+from guard.adapters.signals import until_told
+from guard.daemon.wiring import serve
+from guard.errors import PairguardError
+from guard.settings import fragments, load_guard
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 after an orderly stop; 89 if settings, keys, the journal or another daemon do not allow a start."""
+    parser = argparse.ArgumentParser(prog="pairguardd", description=__doc__)
+    parser.add_argument("--config", type=Path, help="this settings file alone")
+    parser.add_argument("--version", action="version", version=f"pairguard {__version__}")
+    asked = parser.parse_args(argv)
+    try:
+        settings, _ = load_guard([asked.config] if asked.config else fragments("pairguard"))
+        return asyncio.run(until_told(serve(settings)))
+    except PairguardError as error:
+        print(f"pairguardd: {error}", file=sys.stderr)
+        return 89
+
+
+if __name__ == "__main__":
+    sys.exit(main())

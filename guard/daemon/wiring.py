@@ -1,0 +1,309 @@
+"""Names the concrete adapters of the guard, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fencing.readback import Readback
+from fencing.stock import horizon_s
+from fencing.supervisor import Supervisor
+from guard.adapters import bus as buses
+from guard.adapters import logsink, process, snmp
+from guard.adapters.blockstat import BlockStat
+from guard.adapters.clock import BootClock, monotonic_usec
+from guard.adapters.command_cluster import CommandCluster
+from guard.adapters.control import ControlServer, anybody, root_or_group
+from guard.adapters.corosync import Corosync
+from guard.adapters.drbd import Drbd
+from guard.adapters.emit import Emitter
+from guard.adapters.groups import group_id
+from guard.adapters.journal import FileJournal
+from guard.adapters.netlink import NetlinkLinks
+from guard.adapters.pacemaker import Pacemaker
+from guard.adapters.probe import Probe
+from guard.adapters.snmp_profile import Profile, bundled_profile, read_profile
+from guard.adapters.systemd import SystemdNotifier
+from guard.core import machine
+from guard.core.disturbance import OwnedPort, Owner
+from guard.core.disturbance import Policy as Sight
+from guard.core.turn import Guard
+from guard.daemon.acting import Acting, Waiting, World
+from guard.daemon.control import Asking
+from guard.daemon.loop import Loop, remembered
+from guard.daemon.watching import Watching
+from guard.errors import PairguardError, SettingsError
+from guard.events import Emit
+from guard.ports import Bus, Clock, Cluster, DeviceSettings, Links, Members, Replication, Switch, WriteCounters
+from guard.settings import Fence, GuardSettings, SwitchSettings
+from guard.wire import Rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a guard sees and touches besides its bus; the sandbox hands in simulated ones, settings cannot."""
+
+    replication: Replication
+    counters: WriteCounters
+    members: Any  # guard.ports.Members with `watch`
+    cluster: Cluster
+    links: Links | None
+    switches: Sequence[tuple[Switch, float]]
+    traps: snmp.SnmpTraps | None
+    supervisor: Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class PowerSwitch:
+    """Switches a node on through the supervised delegate: best effort."""
+
+    supervisor: Supervisor
+    clock: Clock
+
+    async def on(self, device: DeviceSettings, node: str) -> bool:
+        try:
+            ran = await self.supervisor.run(device, "on", node, f"on-{self.clock.nonce()}", device.timeout_s)
+        except PairguardError:
+            return False
+        return ran.exit_code == 0
+
+
+async def serve(settings: GuardSettings) -> None:
+    """Run the guard of this node until cancelled, on the real world."""
+    clock = BootClock()
+    logsink.configure(logsink.open_sink("pairguardd", os.environ), clock)
+    emit = Emitter(clock, pair=settings.pair.name, node=settings.pair.node)
+    await run(settings, real(settings, clock), clock, emit)
+
+
+def real(settings: GuardSettings, clock: Clock) -> Surroundings:
+    """The real world as the settings name it. `SettingsError` for what cannot be built."""
+    pair = settings.pair
+    drbd = Drbd(settings.replication.resources, clock)
+    cluster: Cluster
+    if settings.cluster.command is not None:
+        cluster = CommandCluster(settings.cluster.command, pair.node, pair.peer, clock=clock, run=process.run)
+    else:
+        cluster = Pacemaker(
+            pair.node,
+            pair.peer,
+            clock=clock,
+            run=process.run,
+            promotable=settings.cluster.promotable,
+            deadline_s=settings.cluster.deadline,
+        )
+    engine = snmp.build_engine() if settings.switch or settings.network.traps else None
+    switches = [(_switch(s, settings, engine, clock), s.poll) for s in settings.switch]
+    traps = settings.network.traps
+    senders = frozenset(s.host for s in settings.switch)
+    return Surroundings(
+        replication=drbd,
+        counters=BlockStat(drbd, clock),
+        members=Corosync(pair.node, pair.peer, clock=clock, run=process.run),
+        cluster=cluster,
+        links=NetlinkLinks(settings.network.interfaces, clock) if settings.network.interfaces else None,
+        switches=switches,
+        traps=None if traps is None else snmp.SnmpTraps(traps.address, traps.port, clock, senders=senders),
+        supervisor=Supervisor(clock, node=pair.node),
+    )
+
+
+async def run(settings: GuardSettings, around: Surroundings, clock: Clock, emit: Emitter) -> None:
+    """The guard's whole life, in the order of DESIGN.md section 4, Guard start."""
+    pair = settings.pair
+    notifier = SystemdNotifier(monotonic_usec)
+    settings.paths.state.mkdir(parents=True, exist_ok=True, mode=0o750)
+    settings.paths.run.mkdir(parents=True, exist_ok=True)
+    journal = FileJournal(settings.paths.state / f"{pair.node}.journal", clock)
+    killed = await around.supervisor.clear()
+    if killed:
+        emit("shots-cleared", f"{killed} processes of an earlier guard's shots were killed", {"killed": killed})
+    devices = {node: device(fence) for node, fence in settings.fence.items()}
+    guard, first = machine.start(
+        pair.node,
+        pair.peer,
+        policy=settings.limits.policy(devices[pair.peer].timeout_s),
+        sight=sight(settings),
+        horizon_s=devices[pair.peer].horizon_s,
+        memory=remembered(list(journal.replay())),
+        boot_id=clock.boot_id(),
+        seed=clock.nonce() + clock.nonce(),
+        now=clock.now(),
+    )
+    bus = _bus(settings, clock, emit)
+    loop = Loop(guard, clock, journal, emit, notifier)
+    waiting = Waiting()
+    world = World(
+        bus=bus,
+        replication=around.replication,
+        members=_members(around.members),
+        cluster=around.cluster,
+        shooter=around.supervisor,
+        reader=Readback(around.supervisor, clock),
+        power=PowerSwitch(around.supervisor, clock),
+        devices=devices,
+    )
+    acting = Acting(world, clock, loop.put, emit, waiting)
+    loop.give_hands(acting)
+    await loop.begin(first)
+    watching = _watching(settings, around, bus, clock, loop, emit)
+    sockets = _sockets(settings, clock, loop, waiting, world, emit)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(bus.run(), name="bus")
+            group.create_task(acting.run(), name="hands")
+            group.create_task(watching.run(), name="eyes")
+            for server in sockets:
+                group.create_task(server.run(), name="control")
+            group.create_task(loop.run(), name="loop")
+            group.create_task(_say_status(notifier, loop, clock), name="status")
+            for server in sockets:
+                await server.ready.wait()
+            notifier.ready()
+    finally:
+        emit("guard-stopping", "the guard stops; running services go on", {})
+        notifier.stopping()
+        journal.close()
+
+
+def sight(settings: GuardSettings) -> Sight:
+    """What is watched of the network, from the settings."""
+    return Sight(
+        interfaces=frozenset(settings.network.interfaces),
+        ports=tuple(OwnedPort(s.name, p.name, Owner(p.owner)) for s in settings.switch for p in s.ports),
+        silent_polls=settings.network.silent_polls,
+    )
+
+
+def device(fence: Fence) -> DeviceSettings:
+    """`SettingsError` for a device whose packets may act for ever and that was not accepted by name."""
+    match fence.horizon:
+        case "auto":
+            horizon = horizon_s(fence.delegate, fence.options)
+        case "unbounded":
+            horizon = None
+        case seconds:
+            horizon = float(seconds)
+    if horizon is None and not fence.accept_unbounded:
+        raise SettingsError(
+            f"cannot use {fence.delegate} as it is configured",
+            "what it sends may act at any time later, so an era that used it can never be closed",
+            "use a device with sessions (RMCP+, TCP, SNMPv3), or set accept_unbounded = true knowing that",
+        )
+    return DeviceSettings(fence.delegate, dict(fence.options), horizon, fence.timeout)
+
+
+def _members(members: Any) -> Members:
+    found: Members = members
+    return found
+
+
+def _bus(settings: GuardSettings, clock: Clock, emit: Emit) -> buses.RunningBus:
+    def rejected(what: Rejected) -> None:
+        emit("message-rejected", f"{what.reason} {what.text}", {"reason": what.reason, "sender": what.sender})
+
+    pair = settings.pair
+    return buses.make(
+        settings.bus,
+        settings.keys,
+        party=pair.node,
+        site=settings.site,
+        pair=pair.name,
+        clock=clock,
+        on_reject=rejected,
+    )
+
+
+def _watching(
+    settings: GuardSettings, around: Surroundings, bus: Bus, clock: Clock, loop: Loop, emit: Emit
+) -> Watching:
+    def guard() -> Guard:
+        return loop.guard
+
+    watching = Watching(clock, loop.put, guard, emit)
+    watching.watch_bus(bus)
+    watching.watch_replication(around.replication, around.counters, settings.limits.sampling)
+    watching.watch_members(around.members)
+    watching.watch_cluster(around.cluster)
+    if around.links is not None:
+        watching.watch_links(around.links)
+    for switch, poll_s in around.switches:
+        watching.watch_switch(switch, poll_s)
+    if around.traps is not None:
+        watching.watch_traps(around.traps, {s.host: s.name for s in settings.switch})
+    if settings.probe is not None:
+        watching.watch_probe(Probe(settings.probe.own, settings.probe.peer, settings.probe.port, clock))
+    return watching
+
+
+def _sockets(
+    settings: GuardSettings, clock: Clock, loop: Loop, waiting: Waiting, world: World, emit: Emitter
+) -> tuple[ControlServer, ...]:
+    asking = Asking(
+        site=settings.site,
+        pair=settings.pair.name,
+        cell=settings.pair.cell,
+        clock=clock,
+        put=loop.put,
+        guard=lambda: loop.guard,
+        waiting=waiting,
+        world=world,
+        recent=lambda: list(emit.kept),
+    )
+    gid = group_id(settings.control.group)
+    run_dir = settings.paths.run
+    return (
+        ControlServer(run_dir / "control.sock", 0o660, asking.write, root_or_group(gid), gid=gid),
+        ControlServer(run_dir / "status.sock", 0o666, asking.read, anybody),
+    )
+
+
+async def _say_status(notifier: SystemdNotifier, loop: Loop, clock: Clock) -> None:
+    """The one line of `systemctl status`: what is held, and the last verdict."""
+    while True:
+        guard = loop.guard
+        verdict = guard.last_verdict
+        said = f"{verdict.get('verdict')} ({verdict.get('row')})" if verdict else "none yet"
+        state = "whole" if guard.whole_since is not None else "not whole"
+        held = "HELD" if guard.memory.holding else "armed"
+        pages = f"; PAGES: {', '.join(sorted(guard.paged))}" if guard.paged else ""
+        notifier.status(f"{state}, {held}, era {guard.memory.era}, verdict {said}{pages}")
+        await clock.sleep(1.0)
+
+
+def _switch(switch: SwitchSettings, settings: GuardSettings, engine: Any, clock: Clock) -> snmp.SnmpSwitch:
+    profile = _profile(switch.profile, settings.network.profiles)
+    ports = {p.name: p.ifindex for p in switch.ports if not p.lag}
+    lags = {p.name: p.ifindex for p in switch.ports if p.lag}
+    return snmp.SnmpSwitch(
+        switch.name,
+        switch.host,
+        switch.port,
+        _credentials(switch),
+        profile,
+        ports,
+        lags,
+        engine,
+        clock,
+        switch.timeout,
+        peer_link=switch.peer_link,
+    )
+
+
+def _profile(name: str, folder: Path | None) -> Profile:
+    if folder is not None and (folder / f"{name}.toml").is_file():
+        return read_profile(folder / f"{name}.toml")
+    return bundled_profile(name)
+
+
+def _credentials(switch: SwitchSettings) -> snmp.Credentials:
+    if switch.community_file is not None:
+        return snmp.Community(buses.secret_of(switch.community_file))
+    if switch.user is None or switch.auth_file is None or switch.priv_file is None:
+        raise SettingsError(f"cannot watch switch {switch.name}", "its credentials are incomplete", "see [[switch]]")
+    auth, priv = buses.secret_of(switch.auth_file), buses.secret_of(switch.priv_file)
+    return snmp.User(switch.user, auth, priv, switch.auth, switch.priv)

@@ -1,0 +1,229 @@
+"""What must always be true, checked after every event of the rehearsed world by a second, plain rule each.
+
+The checkers believe nobody: they look at the arbiter's disk, at the guards' disks and at what really happened to nodes
+and writes, never at what a guard says of itself (except `S5`, which begins when a guard calls the pair held).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from guard.core import hold
+from guard.core.evidence import Role
+from guard.core.messages import ARBITER, Answer, BeatAck, Commit, LiftInhibit, Message, Offer
+from guard.core.register import Register
+from guard.core.step import AnswerHandler, Bar, ClearHold, Effect, Event, Fire, Note, Send, SetHold, Step
+from guard.core.turn import Guard, Turn
+
+if TYPE_CHECKING:
+    from guard.rehearsal.nodes import Node
+    from guard.rehearsal.world import World
+
+
+class Violation(Exception):
+    """A rule of DESIGN.md section 2 was broken. `rule` names it."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"{rule}: {text}")
+        self.rule, self.text = rule, text
+
+
+@dataclass(slots=True)
+class Checkers:
+    """One memory for all rules. Called by the world; raises `Violation`."""
+
+    world: World
+    fenced: dict[int, set[str]] = field(default_factory=dict)  # S1: era -> nodes powered off by a guard's shot
+    intent_era: dict[str, int] = field(default_factory=dict)
+    alone: dict[int, set[str]] = field(default_factory=dict)  # S3: era -> nodes that were given 4 or 7
+    known: dict[str, tuple[str, int]] = field(default_factory=dict)  # S6: node -> (store, highest version) heard
+    offers: dict[str, int] = field(default_factory=dict)  # S4: nonce -> world time of the delivery
+    held: bool = False  # S5
+    sitting: frozenset[str] = frozenset()
+    barred_by: set[tuple[str, str]] = field(default_factory=set)  # S7: (guard, node) constraints it set
+    before: Guard | None = None
+    releasing: dict[str, int] = field(default_factory=dict)  # S7: guard -> world time of a releasing win's use
+
+    # ---- S3, after every event
+
+    def always(self) -> None:
+        free = [n for n in ("A", "B") if self._acknowledges_alone(n)]
+        if len(free) > 1:
+            raise Violation("S3", "both nodes run alone at the same time")
+
+    def _acknowledges_alone(self, name: str) -> bool:
+        disk = self.world.disks.of[name]
+        cut_off = disk.link.value not in ("connected", "resync")
+        return self.world.nodes[name].powered and disk.role is Role.PRIMARY and not disk.suspended and cut_off
+
+    def granted(self, name: str) -> None:
+        """DRBD took a 4 or 7."""
+        world, era = self.world, self.world.arbiter.era
+        register = world.arbiter.kept.register if world.arbiter.kept is not None else None
+        nodes = self.alone.setdefault(era, set())
+        nodes.add(name)
+        if len(nodes) > 1:
+            raise Violation("S3", f"both nodes were let go on alone in era {era}")
+        if register is not None and register.winner not in (name, None):
+            raise Violation("S3", f"{name} goes on alone though {register.winner} won era {era}")
+        if self.held and name not in self.sitting:
+            raise Violation("S5", f"{name} was promoted while the pair was held")
+
+    # ---- steps and effects
+
+    def stepped(self, node: Node, before: Guard, event: Event, guard: Guard, step: Step) -> None:
+        self.before = before
+        right = guard.right
+        if right is not None and right != before.right:
+            late_s = (node.local() - right.committed) / 1e9
+            if late_s > self.world.policy.fire_s + 0.01:
+                raise Violation("S4", f"{node.name} took a right {late_s:.1f} s after its commit")
+        used_releasing = before.right is not None and before.right.releasing
+        if used_releasing or (right is not None and right.releasing):
+            self.releasing[node.name] = self.world.now
+        for effect in step.effects:
+            if isinstance(effect, Note) and effect.event == "released":
+                self.held = False
+
+    def effect(self, node: Node, effect: Effect) -> None:
+        match effect:
+            case Fire(intent, _, target):
+                self._fire(node, intent, target)
+            case AnswerHandler(_, code, _):
+                used = node.shell.durable.used if node.shell.durable is not None else ()
+                if code in (4, 7) and "alone" not in used:
+                    raise Violation("S6", f"{node.name} lets DRBD go on alone before the use is durable")
+            case Send(to, message, _) if to == ARBITER:
+                self._said(node, message)
+            case SetHold():
+                memory = node.shell.durable
+                if memory is None or not memory.holding:
+                    raise Violation("S6", f"{node.name} sets the property before the brake is durable")
+            case ClearHold():
+                view = self.before.cluster if self.before is not None else None
+                if view is not None and view.ours is None:
+                    raise Violation("S7", f"{node.name} would take back a property that is not ours")
+            case Bar(name, on):
+                key = (node.name, name)
+                if on:
+                    self.barred_by.add(key)
+                else:
+                    self.barred_by.discard(key)
+            case _:
+                pass
+
+    def _fire(self, node: Node, intent_id: str, target: str) -> None:
+        memory, kept = node.shell.durable, self.world.arbiter.kept
+        intent = next((i for i in memory.intents if i.id == intent_id), None) if memory is not None else None
+        if intent is None or not intent.spawned:
+            raise Violation("S6", f"{node.name} fires without a durable intent")
+        if node.local() > intent.start_by:
+            raise Violation("S4", f"{node.name} fires after start_by")
+        if target == node.name:
+            raise Violation("S4", f"{node.name} fires at itself")
+        if kept is not None and (kept.register.winner, kept.register.era) != (node.name, intent.era):
+            raise Violation("S4", f"{node.name} fires for era {intent.era} without having won it")
+        if kept is not None and "fence" not in kept.register.used:
+            raise Violation("S4", f"{node.name} fires on a win that is not for a fence")
+        if self.held:
+            raise Violation("S5", f"{node.name} fires while the pair is held")
+        self.intent_era[intent_id] = intent.era
+
+    def _said(self, node: Node, message: Message) -> None:
+        memory = node.shell.durable
+        match message:
+            case Answer(nonce, _, True, _):
+                promise = memory.promise if memory is not None else None
+                if promise is None or promise.nonce != nonce:
+                    raise Violation("S6", f"{node.name} yields before its promise is durable")
+            case Commit(nonce):
+                heard = self.offers.get(nonce)
+                age_s = (self.world.now - heard) / 1e9 if heard is not None else None
+                if age_s is None or age_s > self.world.policy.accept_s + 0.01:
+                    raise Violation("S4", f"{node.name} commits outside the window of its offer")
+            case LiftInhibit(_, inhibit):
+                own = memory.inhibits if memory is not None else {}
+                before = self.before.memory.inhibits if self.before is not None else {}
+                released = self.releasing.get(node.name)
+                if inhibit not in own and inhibit not in before and released is None:
+                    raise Violation("S7", f"{node.name} lifts {inhibit}, which is not its own")
+            case _:
+                pass
+
+    # ---- what really happened
+
+    def landing(self, by: str, target: str, intent: str) -> None:
+        """A shot reaches its device, however late."""
+        world, kept = self.world, self.world.arbiter.kept
+        era = self.intent_era.get(intent, -1)
+        register = kept.register if kept is not None else None
+        if register is not None and (register.era, register.winner) != (era, by):
+            raise Violation("S4", f"a shot of era {era} lands on {target} in era {register.era}")
+        if self.held:
+            raise Violation("S5", f"a shot lands on {target} while the pair is held")
+        if not world.nodes[target].powered:
+            return
+        nodes = self.fenced.setdefault(era, set())
+        nodes.add(target)
+        world.fenced.append((by, target, era))
+        if len(nodes) > 1:
+            raise Violation("S1", f"both nodes were fenced in era {era}")
+        survivor = world.disks.of[by]
+        lost = [w for w in world.disks.acked if w in world.disks.of[target].has and w not in survivor.has]
+        if lost:
+            raise Violation("S2", f"{target} was fenced, which alone holds acknowledged writes {lost[:5]}")
+
+    # ---- the register
+
+    def register_made(self) -> None:
+        """By a person: what was known before counts no more."""
+        self.known.clear()
+
+    def delivered(self, node: Node, message: Message) -> None:
+        if isinstance(message, Offer):
+            self.offers.setdefault(message.nonce, self.world.now)
+        register = message.register if isinstance(message, BeatAck | Offer) else None
+        if register is None or not node.shell.up:
+            return
+        store, version = self.known.get(node.name, (register.store_id, 0))
+        if store == register.store_id:
+            self.known[node.name] = (store, max(version, register.version))
+
+    def register_changed(self, before: Register | None, after: Register) -> None:
+        if before is None or before == after:
+            return
+        if after.version <= before.version:
+            raise Violation("S6", "the register changed without a new version")
+        if before.winner is not None and before.era == after.era and after.winner != before.winner:
+            raise Violation("S1", f"the winner of era {after.era} changed from {before.winner} to {after.winner}")
+        if after.winner is None or (before.winner == after.winner and before.used == after.used):
+            return
+        store, version = self.known.get(after.winner, (self.world.arbiter.store_id, 0))
+        if store != self.world.arbiter.store_id or version > before.version:
+            raise Violation("S6", f"{after.winner} won from a store that has forgotten what it knew")
+
+    # ---- S5
+
+    def slow(self) -> None:
+        """A guard calls the pair held: from now on it is."""
+        if self.held:
+            return
+        for node in self.world.nodes.values():
+            guard = node.shell.guard
+            if node.runs() and guard is not None and hold.stage(guard, Turn(guard, node.local())) == "held":
+                self.held = True
+                self.sitting = frozenset(n for n, d in self.world.disks.of.items() if d.role is Role.PRIMARY)
+                self.world.tell(node.name, "calls the pair held")
+                return
+
+    # ---- at the end
+
+    def nothing_lost(self) -> None:
+        """Once the pair is whole again every acknowledged write is on both disks."""
+        for name, disk in self.world.disks.of.items():
+            lost = [w for w in self.world.disks.acked if w not in disk.has]
+            if lost:
+                raise Violation("S2", f"acknowledged writes {lost[:5]} are gone from {name}")
+        if self.world.disks.split_brains:
+            raise Violation("S3", "the disks ran apart")

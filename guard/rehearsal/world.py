@@ -1,0 +1,208 @@
+"""The deterministic world: one seed, one story. Drives the shipped guards and arbiter through faults.
+
+1. Events run in the order (time, number); every random choice comes from one seeded generator.
+2. The shipped code is called as the shells call it: memory durable first, then effects; a crash may come at any point.
+3. Checkers look after every event; a broken rule ends the run with `Violation`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from guard.core.instant import NS_PER_S
+from guard.core.policy import Policy
+from guard.core.step import Fire, Step
+from guard.rehearsal.checkers import Checkers, Violation
+from guard.rehearsal.disks import Disks
+from guard.rehearsal.network import Network
+from guard.rehearsal.nodes import Node, Switch
+from guard.rehearsal.power import Device
+from guard.rehearsal.witness import Arbiter
+
+QUICK = Policy(settle_s=8.0, unheard_s=10.0, cold_s=15.0, alone_under_hold_s=8.0, shot_s=6.0)
+"""The shipped limits, with the long waits shortened so that a run stays cheap; every relation between them holds."""
+
+
+@dataclass(slots=True)
+class Crash:
+    """Kill the guard of `node` at `point` of the step that carries an effect of class `effect` (None: any step)."""
+
+    node: str
+    point: str  # "before-durable" or "after-durable"
+    effect: type | None = Fire
+
+
+class World:
+    """A pair, its arbiter, network, fence devices and people."""
+
+    def __init__(self, seed: int, policy: Policy = QUICK, *, horizon_s: float | None = 10.0) -> None:
+        self.seed, self.policy = seed, policy
+        self.rng = random.Random(seed)  # noqa: S311  # a seeded story, no secret
+        self.now = 0
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._seq = 0
+        self._names = 0
+        self.story: list[str] = []
+        self.notes: list[tuple[int, str, str]] = []  # (when, node, event)
+        self.pages: list[tuple[str, str]] = []
+        self.crashes: list[Crash] = []
+        self.crash_chance = 0.0
+        self.fence_action = "off"
+        self.grants: list[tuple[str, int]] = []  # (node, era) of each code 4 or 7 that DRBD took
+        self.fenced: list[tuple[str, str, int]] = []  # (by, target, era) of each shot that landed on a running node
+        self.landed: list[tuple[str, str]] = []
+        self.network = Network(self)
+        self.checkers = Checkers(self)
+        self.disks = Disks(self)
+        self.nodes: dict[str, Node] = {}
+        for name in ("A", "B"):
+            self.nodes[name] = Node(self, name)
+        self.devices = {name: Device(self, name, horizon_s) for name in ("A", "B")}
+        self.switch = Switch(self)
+        self.arbiter = Arbiter(self)
+        self._begin()
+
+    # ---- time
+
+    def at(self, delay_s: float, then: Callable[[], None]) -> None:
+        self._seq += 1
+        heapq.heappush(self._queue, (self.now + round(delay_s * NS_PER_S), self._seq, then))
+
+    def run(self, seconds: float) -> None:
+        """Let `seconds` pass. Raises `Violation`."""
+        end = self.now + round(seconds * NS_PER_S)
+        while self._queue and self._queue[0][0] <= end:
+            self.now, _, then = heapq.heappop(self._queue)
+            then()
+            self.checkers.always()
+        self.now = end
+
+    def until(self, fact: Callable[[], bool], seconds: float) -> bool:
+        """Let time pass until `fact`, at most `seconds`; was it reached?"""
+        end = self.now + round(seconds * NS_PER_S)
+        while not fact() and self.now < end:
+            self.run(0.1)
+        return fact()
+
+    def name_of(self, what: str) -> str:
+        self._names += 1
+        return f"{what}-{self._names}"
+
+    # ---- the story
+
+    def tell(self, who: str, text: str) -> None:
+        self.story.append(f"{self.now / NS_PER_S:9.3f} {who:8} {text}")
+
+    def note(self, who: str, event: str, text: str, *, page: bool) -> None:
+        self.notes.append((self.now, who, event))
+        if page:
+            self.pages.append((who, event))
+        self.tell(who, f"{event}: {text}")
+
+    def noted(self, event: str, who: str | None = None) -> int:
+        return sum(1 for _, by, name in self.notes if name == event and who in (None, by))
+
+    # ---- beginning: both nodes up and replicating, the register made
+
+    def _begin(self) -> None:
+        for node in self.nodes.values():
+            node.shell.start()
+            node.cluster.start()
+            node.cluster.mounted = False
+            disk = self.disks.of[node.name]
+            disk.fresh_boot = False
+        self.arbiter.init()
+        self._every(0.2, self._tick)
+        self._every(0.25, self.disks.tick)
+        for name in ("A", "B"):
+            self._every(0.25, self.nodes[name].cluster.tick)
+            self._writing(name)
+        self._every(0.1, self.arbiter.tick)
+
+    def _every(self, seconds: float, do: Callable[[], None]) -> None:
+        def again() -> None:
+            do()
+            self.at(seconds * self.rng.uniform(0.9, 1.1), again)
+
+        self.at(self.rng.uniform(0.0, seconds), again)
+
+    _ticks = 0
+
+    def _tick(self) -> None:
+        self._ticks += 1
+        for node in self.nodes.values():
+            node.tick(self._ticks)
+        self.checkers.slow()
+
+    def _writing(self, name: str) -> None:
+        def again() -> None:
+            self.disks.write(self.nodes[name])
+            self.at(self.rng.choice((0.15, 0.4, 0.4, 2.0)), again)
+
+        self.at(self.rng.uniform(0, 0.5), again)
+
+    # ---- what the outside tells the checkers
+
+    def shot_lands(self, by: str, target: str, intent: str) -> None:
+        node = self.nodes[target]
+        self.landed.append((by, target))
+        self.checkers.landing(by, target, intent)
+        if node.powered:
+            node.switched_off = True
+            node.power_off(f"shot by {by}")
+
+    def granted(self, name: str) -> None:
+        self.grants.append((name, self.arbiter.era))
+        self.checkers.granted(name)
+
+    def dies_here(self, node: Node, point: str, step: Step) -> bool:
+        """Does the guard of `node` die at this point of this step? It is started again a little later."""
+        dies = self.crash_chance > 0 and self.rng.random() < self.crash_chance
+        for crash in self.crashes:
+            hit = crash.effect is None or any(isinstance(e, crash.effect) for e in step.effects)
+            if crash.node == node.name and crash.point == point and hit:
+                self.crashes.remove(crash)
+                dies = True
+                break
+        if dies:
+            node.later(self.rng.uniform(0.5, 3.0), lambda: None if node.shell.up else node.shell.start())
+        return dies
+
+    # ---- whole again
+
+    def whole(self) -> bool:
+        """Both nodes up and replicating in one membership; exactly one active; era closed; nothing held or waiting."""
+        a, b = self.disks.of["A"], self.disks.of["B"]
+        good = all(
+            node.runs() and node.shell.up and node.cluster.peer_member and not node.shell.clients
+            for node in self.nodes.values()
+        )
+        primaries = [n for n in ("A", "B") if self.disks.of[n].writable() and self.nodes[n].cluster.mounted]
+        guards = [node.shell.guard for node in self.nodes.values()]
+        free = all(g is not None and not g.memory.holding and not g.memory.inhibits for g in guards)
+        kept = self.arbiter.kept
+        closed = kept is not None and kept.register.winner is None and not kept.inhibits
+        same = a.current == b.current and a.disk.value == b.disk.value == "U"
+        return good and len(primaries) == 1 and free and closed and same and a.link.value == b.link.value == "connected"
+
+    def why_not_whole(self) -> str:
+        """For a failed liveness check."""
+        parts = []
+        for name, node in self.nodes.items():
+            disk, guard = self.disks.of[name], node.shell.guard
+            parts.append(
+                f"{name}: runs={node.runs()} guard={node.shell.up} member={node.cluster.peer_member} "
+                f"disk={disk.disk.value}/{disk.role.value}/{disk.link.value} "
+                f"frozen={','.join(sorted(disk.suspended)) or 'no'} clients={sorted(node.shell.clients)} "
+                f"mounted={node.cluster.mounted} holding={guard.memory.holding if guard else '?'} "
+                f"inhibits={sorted(guard.memory.inhibits) if guard else '?'} ours={node.cluster.properties.ours}"
+            )
+        kept = self.arbiter.kept
+        parts.append(f"register={kept.register if kept else None} inhibits={sorted(kept.inhibits) if kept else None}")
+        return "; ".join(parts)
+
+
+__all__ = ["QUICK", "Crash", "Violation", "World"]
