@@ -83,7 +83,8 @@ def members(group: Path) -> frozenset[int]:
 def kill(group: Path) -> None:
     """SIGKILL to all of them: at once by `cgroup.kill` (Linux 5.14), else one by one; then call again until removed."""
     try:
-        (group / "cgroup.kill").write_text("1", encoding="ascii")
+        with os.fdopen(os.open(group / "cgroup.kill", os.O_WRONLY), "wb") as order:  # O_CREAT would hide a missing one
+            order.write(b"1")
         return
     except FileNotFoundError:
         pass

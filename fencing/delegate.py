@@ -44,8 +44,8 @@ def become(cgroup: str, lifeline: int, agent: str) -> None:
         os.close(lifeline)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would hand that on
             signal.signal(number, signal.SIG_DFL)
-        with open(os.path.join(cgroup, "cgroup.procs"), "w", encoding="ascii") as procs:
-            procs.write("0")
+        with os.fdopen(os.open(os.path.join(cgroup, "cgroup.procs"), os.O_WRONLY), "wb") as procs:
+            procs.write(b"0")
         os.chdir("/")
         os.execve(agent, [agent], {name: os.environ[name] for name in ("PATH", "LANG")})  # noqa: S606
     except (OSError, KeyError) as error:
@@ -75,8 +75,8 @@ def watch(cgroup: str, seconds: float, lifeline: int, heard: int, child: int) ->
 def kill(cgroup: str) -> None:
     """Everything in the cgroup, at once where the kernel can (cgroup.kill, Linux 5.14), else one by one until empty."""
     try:
-        with open(os.path.join(cgroup, "cgroup.kill"), "w", encoding="ascii") as order:
-            order.write("1")
+        with os.fdopen(os.open(os.path.join(cgroup, "cgroup.kill"), os.O_WRONLY), "wb") as order:  # not O_CREAT
+            order.write(b"1")
         return
     except FileNotFoundError:
         pass

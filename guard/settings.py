@@ -16,7 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    ValidationError,
+    model_validator,
+)
 
 from guard.core.policy import Policy
 from guard.errors import SettingsError
@@ -25,6 +35,11 @@ VENDOR = Path("/usr/lib/pairguard/conf.d")
 ETC = Path("/etc/pairguard")
 RUN = Path("/run/pairguard/conf.d")
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+AGENT = r"^fence_[a-z0-9_]+$"
+_ALLOWED = {
+    NAME: "write lower-case letters, digits, dots, dashes and underscores, at most 63, a letter or digit first",
+    AGENT: "write the name of a stock fence agent, such as fence_ipmilan",
+}
 _DURATION = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$")
 
 
@@ -44,7 +59,7 @@ def _address(value: str) -> str:
 Duration = Annotated[float, BeforeValidator(seconds)]
 Name = Annotated[str, Field(pattern=NAME)]
 Address = Annotated[str, AfterValidator(_address)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[StrictInt, Field(ge=1, le=65535)]
 
 
 class Section(BaseModel):
@@ -102,6 +117,8 @@ class Limits(Section):
     answer: Duration = 0.8
     accept: Duration = 2.0
     fire: Duration = 3.0
+    shot: Duration = 20.0
+    agent_wait: Duration = 50.0
     cold: Duration = 120.0
     alone_under_hold: Duration | Literal["never"] = 30.0
     settle: Duration = 60.0
@@ -115,7 +132,8 @@ class Limits(Section):
     wait_margin: Duration = 10.0
     cluster_gone: Duration = 10.0
 
-    def policy(self, shot_s: float = 20.0) -> Policy:
+    def policy(self, shot_s: float | None = None) -> Policy:
+        """`shot_s`: the fence device's own timeout; None = the longest that any device of the site may have."""
         alone = None if self.alone_under_hold == "never" else float(self.alone_under_hold)
         return Policy(
             corr_s=self.corr,
@@ -123,7 +141,7 @@ class Limits(Section):
             answer_s=self.answer,
             accept_s=self.accept,
             fire_s=self.fire,
-            shot_s=shot_s,
+            shot_s=self.shot if shot_s is None else shot_s,
             cold_s=self.cold,
             alone_under_hold_s=alone,
             settle_s=self.settle,
@@ -181,18 +199,18 @@ class ReplicationSettings(Section):
 class Fence(Section):
     """The fence device of one node: a stock agent and its options in the agent's own words."""
 
-    delegate: Annotated[str, Field(pattern=r"^fence_[a-z0-9_]+$")]
+    delegate: Annotated[str, Field(pattern=AGENT)]
     options: Mapping[str, str] = Field(default_factory=dict)
     timeout: Duration = 20.0
     horizon: Duration | Literal["auto", "unbounded"] = "auto"
-    accept_unbounded: bool = False
+    accept_unbounded: StrictBool = False
 
 
 class SwitchPort(Section):
     name: str
-    ifindex: Annotated[int, Field(ge=1)]
+    ifindex: Annotated[StrictInt, Field(ge=1)]
     owner: Literal["ours", "peer", "uplink", "peer-link", "other"]
-    lag: bool = False
+    lag: StrictBool = False
 
 
 class SwitchSettings(Section):
@@ -228,7 +246,7 @@ class TrapSettings(Section):
 
 class Network(Section):
     interfaces: tuple[str, ...] = ()
-    silent_polls: Annotated[int, Field(ge=1, le=60)] = 2
+    silent_polls: Annotated[StrictInt, Field(ge=1, le=60)] = 2
     profiles: FilePath | None = None
     traps: TrapSettings | None = None
 
@@ -264,7 +282,24 @@ class GuardSettings(Section):
         strangers = set(self.fence) - {self.pair.node, self.pair.peer}
         if strangers:
             raise ValueError(f"fence names nodes that are not of this pair: {', '.join(sorted(strangers))}")
-        self.limits.policy(self.fence[self.pair.peer].timeout)
+        names = [switch.name for switch in self.switch]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two [[switch]] have one name: {', '.join(twice)}")
+        limits = self.limits
+        for node, fence in sorted(self.fence.items()):
+            _checked(limits, fence.timeout)
+            if fence.timeout > limits.shot:
+                raise ValueError(
+                    f"fence.{node}.timeout ({fence.timeout:g}s) exceeds limits.shot ({limits.shot:g}s), "
+                    "with which the arbiter counts when a late shot has drained"
+                )
+            longest = limits.answer + limits.fire + fence.timeout + limits.wait_margin
+            if longest >= limits.agent_wait:
+                raise ValueError(
+                    f"a shot at {node} may take {longest:g}s (limits.answer + limits.fire + fence.{node}.timeout + "
+                    f"limits.wait_margin): limits.agent_wait ({limits.agent_wait:g}s) must be longer"
+                )
         return self
 
 
@@ -281,8 +316,16 @@ class WitnessSettings(Section):
 
     @model_validator(mode="after")
     def _relations(self) -> WitnessSettings:
-        self.limits.policy()
+        _checked(self.limits, None)
         return self
+
+
+def _checked(limits: Limits, shot_s: float | None) -> None:
+    """ValueError in the words of the settings, which name durations without their unit."""
+    try:
+        limits.policy(shot_s)
+    except ValueError as error:
+        raise ValueError(re.sub(r"\b(\w+?)_s\b", r"\1", str(error))) from None
 
 
 # ------------------------------------------------------------------ reading
@@ -290,26 +333,42 @@ class WitnessSettings(Section):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Which file each top-level key came from, for `pairguard check --settings`."""
+    """Which file each value came from, for `pairguard check --settings` and for naming the file of a fault."""
 
     files: tuple[Path, ...]
-    key_of: Mapping[str, Path]
+    key_of: Mapping[str, Path]  # dotted key, such as limits.corr, also of each table: the last file that wrote in it
+
+    def of(self, key: str) -> Path:
+        """The file of `key`, or of the nearest table above it; the last file if no file has any of it."""
+        parts = key.split(".")
+        for length in range(len(parts), 0, -1):
+            found = self.key_of.get(".".join(parts[:length]))
+            if found is not None:
+                return found
+        return self.files[-1]
 
 
 def fragments(program: Literal["pairguard", "witness"]) -> tuple[Path, ...]:
-    """Existing fragments in the order in which a later one overrides an earlier one."""
-    own = "witness.toml" if program == "witness" else "pairguard.toml"
-    found = [
-        *sorted(VENDOR.glob("*.toml")),
-        ETC / own,
-        *sorted((ETC / "conf.d").glob("*.toml")),
-        *sorted(RUN.glob("*.toml")),
-    ]
-    return tuple(path for path in found if path.is_file())
+    """The fragments of this machine, in the order in which a later one overrides an earlier one."""
+    return fragments_of(program, VENDOR, ETC, RUN)
+
+
+def fragments_of(program: Literal["pairguard", "witness"], vendor: Path, etc: Path, run: Path) -> tuple[Path, ...]:
+    """As `fragments`, in the folders named. A link that leads nowhere is listed too: reading it stops the start."""
+    own = etc / ("witness.toml" if program == "witness" else "pairguard.toml")
+    return (
+        *sorted(vendor.glob("*.toml")),
+        *((own,) if own.exists() or own.is_symlink() else ()),
+        *sorted((etc / "conf.d").glob("*.toml")),
+        *sorted(run.glob("*.toml")),
+    )
 
 
 def load_guard(files: Sequence[Path]) -> tuple[GuardSettings, Origin]:
-    """`SettingsError` names every fault at once: file, key, what was found and what is allowed."""
+    """`SettingsError` names every fault at once: file, key, what was found and what is allowed.
+
+    Relations between settings are checked once each of them is right by itself.
+    """
     merged, origin = _merged(files)
     return _validated(GuardSettings, merged, origin), origin
 
@@ -322,7 +381,7 @@ def load_witness(files: Sequence[Path]) -> tuple[WitnessSettings, Origin]:
 
 def _merged(files: Sequence[Path]) -> tuple[dict[str, Any], Origin]:
     if not files:
-        raise SettingsError("cannot find any settings", f"no file in {ETC}", "write /etc/pairguard/pairguard.toml")
+        raise SettingsError("cannot find any settings", f"no file in {ETC}", f"write one; {ETC}/README.md says how")
     merged: dict[str, Any] = {}
     key_of: dict[str, Path] = {}
     for path in files:
@@ -336,14 +395,20 @@ def _merged(files: Sequence[Path]) -> tuple[dict[str, Any], Origin]:
             content = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise SettingsError(f"cannot read {path}", str(error), "mend the TOML") from error
-        for key in content:
-            key_of[key] = path
+        _note_origin(key_of, path, content, "")
         merged = _over(merged, content)
     return merged, Origin(tuple(files), key_of)
 
 
+def _note_origin(key_of: dict[str, Path], path: Path, table: Mapping[str, Any], above: str) -> None:
+    for key, value in table.items():
+        key_of[above + key] = path
+        if isinstance(value, dict):
+            _note_origin(key_of, path, value, f"{above}{key}.")
+
+
 def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged, anything else is replaced whole."""
+    """Tables are merged, anything else (also a list of tables, such as [[switch]]) is replaced whole."""
     result = dict(below)
     for key, value in above.items():
         old = result.get(key)
@@ -358,17 +423,39 @@ def _validated(model: type[S], merged: dict[str, Any], origin: Origin) -> S:
     try:
         return model.model_validate(merged, strict=False)
     except ValidationError as error:
-        lines = []
+        said: dict[str, list[str]] = {}
         for fault in error.errors(include_url=False):
-            where = ".".join(str(part) for part in fault["loc"]) or "(relations)"
-            top = str(fault["loc"][0]) if fault["loc"] else ""
-            path = origin.key_of.get(top, origin.files[-1])
-            lines.append(f"{path}: {where}: {_said(model, fault)}")
+            where = _where(merged, fault)
+            line = f"{origin.of(where) if where else origin.files[-1]}: {_shown(where)}"
+            said.setdefault(line, []).append(_said(model, fault))
+        lines = [f"{line}: {'; or '.join(dict.fromkeys(texts))}" for line, texts in said.items()]
         raise SettingsError(
             "cannot start with these settings",
             "\n  " + "\n  ".join(lines),
             "\nmend them and run: pairguard check --settings",
         ) from error
+
+
+def _where(merged: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
+    """The dotted key of a fault. Parts that are no keys (pydantic's names of the branches of a union) are left out."""
+    kept: list[str] = []
+    current: Any = merged
+    for part in fault["loc"]:
+        if isinstance(current, dict) and part in current:
+            current = current[part]
+        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
+            current = current[part]
+        elif fault["type"] != "missing":
+            continue
+        kept.append(str(part))
+    return ".".join(kept)
+
+
+def _shown(where: str) -> str:
+    """`switch.0.port` as people count: `switch (number 1).port`."""
+    return (
+        re.sub(r"\.(\d+)(?=\.|$)", lambda m: f" (number {int(m[1]) + 1})", where) or "settings that do not go together"
+    )
 
 
 def _said(model: type[Section], fault: Mapping[str, Any]) -> str:
@@ -381,8 +468,15 @@ def _said(model: type[Section], fault: Mapping[str, Any]) -> str:
         return f"this key is not known; {hint}"
     if kind == "missing":
         return "this key is missing"
+    text = fault["msg"].removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        text = _ALLOWED.get(fault["ctx"]["pattern"], text)
+    if kind in ("model_type", "mapping_type", "dict_type"):
+        text = "write a table"
+    if isinstance(found, dict) or "options" in fault["loc"]:
+        return text  # a whole table says nothing, and an option may be a secret
     shown = repr(found)
-    return f"{fault['msg'].removeprefix('Value error, ')}; found {shown if len(shown) < 80 else shown[:77] + '...'}"
+    return f"{text}; found {shown if len(shown) < 80 else shown[:77] + '...'}"
 
 
 def _keys_at(model: type[Section], loc: Sequence[str | int]) -> list[str]:

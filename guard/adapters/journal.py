@@ -45,11 +45,11 @@ class FileJournal:
     """One file, one writer. Opening it locks, checks and repairs it; a second daemon is refused with `Unavailable`.
 
     `Unreadable`: the file is no journal, or lost records it had confirmed. Use as a context manager, or `close`.
-    `torn_bytes`: what was cut off at the opening. `append_s_max`: the slowest append so far.
+    `torn_bytes`: what was cut off at the opening. `append_s_max`: the slowest append so far. `sync`: fdatasync(2).
     """
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self._path, self._clock = path, clock
+    def __init__(self, path: Path, clock: Clock, sync: Callable[[int], None] = os.fdatasync) -> None:
+        self._path, self._clock, self._sync = path, clock, sync
         self._lock = _locked(path)
         self._file = -1
         self._directory_dirty = False
@@ -138,9 +138,9 @@ class FileJournal:
         try:
             self._grow(self._end + len(frame))
             _write_all(self._file, frame, self._end)
-            os.fdatasync(self._file)
+            self._sync(self._file)
         except OSError:
-            # Best effort: what this frame left behind would be cut off at the next opening anyway.
+            # Best effort, so that what was never confirmed is not replayed; the next frame goes to the same place.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
                 self._size = self._end

@@ -255,6 +255,9 @@ class MqttBus:
                 self.failure = await connection.over()
             except (_Lost, aiomqtt.MqttError, TimeoutError) as error:
                 self.failure = str(error) or "no answer from the broker in time"
+                if self._tls is not None and "timed out" in self.failure:
+                    # TLS 1.3 tells of a refused client certificate only after the handshake; paho hears silence.
+                    self.failure += " (is our certificate one that the broker accepts?)"
             finally:
                 self._connection, self.connected_since = None, None
                 connection.drop()

@@ -18,6 +18,7 @@ from guard.ports import Clock
 PERIOD_S = 0.1
 SILENT_S = 0.4  # DESIGN.md section 6, Storm: `peer-lost`
 _ASK, _ECHO = b"pgq1", b"pge1"
+IP_FREEBIND = 15  # linux/in.h; not in Python's socket module
 _FORM = struct.Struct("!4sQ")
 
 
@@ -37,7 +38,12 @@ class Probe:
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in self._own else socket.AF_INET
         try:
-            transport, _ = await loop.create_datagram_endpoint(lambda: ear, (self._own, self._port), family=family)
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            # The guard starts before the network is up: the address may come later (ip(7), IP_FREEBIND).
+            sock.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
+            sock.bind((self._own, self._port))
+            transport, _ = await loop.create_datagram_endpoint(lambda: ear, sock=sock)
         except OSError as error:
             raise Unavailable(f"cannot probe from {self._own} port {self._port}", str(error)) from error
         said: bool | None = None

@@ -64,6 +64,16 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class FenceCommit:
+    """The last Commit for `fence`: a person who decides otherwise waits T_fire + T_shot + H from it."""
+
+    by: str
+    at: Instant
+    boot_id: str
+    horizon_s: float | None  # None = unbounded
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
     """The durable part of a pair."""
 
@@ -74,6 +84,7 @@ class Kept:
     testimony: Mapping[str, Testimony] = field(default_factory=dict)
     session: Session | None = None
     inhibits: Mapping[str, InhibitView] = field(default_factory=dict)
+    last_fence: FenceCommit | None = None
     refused_nonces: tuple[str, ...] = ()  # yielded-to claims that were closed without a winner, newest last
 
     def other(self, node: str) -> str:
@@ -428,7 +439,10 @@ def _commit(pair: Pair, sender: str, message: Commit, now: Instant, site: Site, 
     written = commit(kept.register, version=message.version, winner=sender, purpose=message.purpose, basis=basis)
     if written is None:
         return no("stale-version", "the register has changed since it was read")
-    pair = _keep(pair, register=written)
+    last_fence = kept.last_fence
+    if message.purpose == "fence":
+        last_fence = FenceCommit(sender, now, pair.boot_id, None if message.unbounded else message.horizon_s)
+    pair = _keep(pair, register=written, last_fence=last_fence)
     pair = replace(pair, gatherings={k: g for k, g in pair.gatherings.items() if k != sender})
     return pair, ((sender, Won(message.nonce, written.era, written.version, message.purpose)),)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from guard.core import hold
 from guard.core.evidence import Disk, Link, Replica, Role, Up, Volumes
+from guard.core.instant import Instant
 from guard.core.messages import Attest, Beat, BeatAck, Evidence, RegisterView, ReplicaStatement, SessionHalf
 from guard.core.step import AnswerPerson, OutdateOwn, SessionKept
 from guard.core.turn import Turn, connected, peer_silent, primary, session, undrained, whole
@@ -62,13 +63,16 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
     """Re-read everything. Another store or a lower version is believed by nobody (S6)."""
     memory = turn.guard.memory
     register = ack.register
+    if _outdated(turn, ack):
+        return
     doubt = _doubt(turn, register)
     if doubt is not None:
         turn.put(store_doubted=True, right=None)
         text = f"the arbiter answers from {doubt}: it is not believed; while the pair is whole run `pairguard init`"
         turn.page_once("store-doubted", text, known=memory.version)
         return
-    turn.put(ack=ack, acked=turn.now, store_doubted=False)
+    # The answer is as old as the beat that it answers: `seq` is our own clock's moment of that beat.
+    turn.put(ack=ack, acked=Instant(ack.seq), store_doubted=False)
     turn.unpage("store-doubted")
     if register is None:
         turn.page_once("no-register", "this pair has no register: run `pairguard init` once, while it is whole")
@@ -77,6 +81,7 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
     era_changed = register.era != memory.era
     if (memory.store_id, memory.version, memory.era) != (register.store_id, register.version, register.era):
         turn.remember(store_id=register.store_id, version=register.version, era=register.era)
+        turn.put(version_at=turn.now)
     if era_changed:
         turn.remember(used=(), confirmed_off=False)
         turn.put(right=None)
@@ -84,6 +89,15 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
     _attested(turn, ack)
     if ack.outdate and not primary(turn.guard) and turn.every("outdate", 5.0):
         turn.do(OutdateOwn())
+
+
+def _outdated(turn: Turn, ack: BeatAck) -> bool:
+    """An answer that was overtaken, or that was given before the arbiter wrote what this guard knows by now."""
+    guard = turn.guard
+    if ack.seq > turn.now or (guard.ack is not None and ack.seq < guard.ack.seq):
+        return True
+    lower = ack.register is not None and ack.register.version < guard.memory.version
+    return lower and guard.version_at is not None and ack.seq <= guard.version_at
 
 
 def _doubt(turn: Turn, register: RegisterView | None) -> str | None:
@@ -144,7 +158,8 @@ def _say_half(turn: Turn) -> None:
 def _beat(turn: Turn) -> Beat:
     guard = turn.guard
     register = guard.ack.register if guard.ack is not None else None
-    lost = peer_silent(guard) and guard.memory.session is not None and (register is None or register.winner is None)
+    known = guard.ever_whole and guard.memory.session is not None
+    lost = peer_silent(guard) and known and (register is None or register.winner is None)
     return Beat(
         seq=turn.now,
         session=guard.halves.session(guard.me, guard.peer),

@@ -149,7 +149,7 @@ def _claim(
 def gather(turn: Turn) -> None:
     """The peer fell silent: let the arbiter collect evidence, so that a claim is quick. Commits nothing."""
     guard = turn.guard
-    if not peer_silent(guard) or guard.attempt is not None or guard.memory.session is None:
+    if not guard.ever_whole or not peer_silent(guard) or guard.attempt is not None or guard.memory.session is None:
         return
     if not arbiter_up(guard, turn.now) or guard.store_doubted or not turn.every("gather", GATHER_S):
         return
@@ -214,7 +214,16 @@ def consider(turn: Turn, *, ready: bool) -> None:
         return
     if ready:
         turn.put(attempt=replace(attempt, committed=turn.now))
-        turn.tell_arbiter(Commit(attempt.nonce, register.version, attempt.purpose), expires_s=guard.policy.fire_s)
+        fence = attempt.purpose == "fence"
+        commit = Commit(
+            attempt.nonce,
+            register.version,
+            attempt.purpose,
+            device=guard.peer if fence else None,
+            horizon_s=guard.horizon_s if fence else None,
+            unbounded=fence and guard.horizon_s is None,
+        )
+        turn.tell_arbiter(commit, expires_s=guard.policy.fire_s)
 
 
 def _record(turn: Turn, attempt: Attempt, offer: Offer, ruling: judging.Ruling) -> None:
@@ -244,6 +253,7 @@ def heard_won(turn: Turn, won: Won) -> None:
         return
     if won.version > guard.memory.version or won.era != guard.memory.era:
         turn.remember(version=max(won.version, guard.memory.version), era=won.era)
+        turn.put(version_at=turn.now)
     if turn.since(attempt.committed) > guard.policy.fire_s:
         drop(turn, "win-too-late", "the win came later than T_fire after the commit: no right follows")
         return

@@ -123,6 +123,7 @@ def heard_closed(turn: Turn, closed: Closed) -> None:
         confirmed_off=False,
         intents=tuple(i for i in guard.memory.intents if i.drained is None or i.drained > turn.now),
     )
+    turn.put(version_at=turn.now)
     turn.note("era-closed", f"era {register.era} begins", era=register.era, version=register.version)
     turn.do(Bar(guard.peer, on=False))
     turn.soon("attest")

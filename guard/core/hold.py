@@ -148,10 +148,18 @@ def _tell(turn: Turn) -> None:
     """Repeat own inhibits until the arbiter's own list shows them as they are."""
     guard = turn.guard
     theirs = {i.id: i for i in guard.ack.inhibits} if guard.ack is not None else {}
-    missing = [i for i in guard.memory.inhibits.values() if theirs.get(i.id) != i]
+    # One that has ended and is not listed was lifted: said again it would only come back from the dead.
+    own = guard.memory.inhibits.values()
+    missing = [i for i in own if theirs.get(i.id) != i and _protects(guard, i) and not (i.ended and i.id not in theirs)]
     if missing and turn.every("set-inhibit", 0.5):
         for view in missing:
             turn.tell_arbiter(SetInhibit(turn.nonce(), view))
+
+
+def _protects(guard: Guard, view: InhibitView) -> bool:
+    """A node that has not been whole since its guard started has nothing running: its own disturbance brakes itself
+    only. Else every boot would put the cluster into maintenance mode, and its replication would never be started."""
+    return guard.ever_whole or view.kind != "disturbance" or view.owner != guard.me
 
 
 # ------------------------------------------------------------------ keeping and ending
@@ -168,7 +176,8 @@ def advance(turn: Turn) -> None:
     if found and not guard.memory.holding:
         turn.remember(holding=True)
         turn.note("braked", f"the arbiter holds this pair: {found[0].reason}", owner=found[0].owner)
-    if standing and (view is None or view.maintenance is not True) and turn.every("set-hold", 1.0):
+    wanted = any(_protects(guard, i) for i in standing)
+    if wanted and (view is None or view.maintenance is not True) and turn.every("set-hold", 1.0):
         turn.do(SetHold(hold_id(guard)))
     if view is not None and view.maintenance is True and turn.every("forecast", 2.0):
         turn.do(AskForecast(guard.peer, without_hold=False))
@@ -217,13 +226,19 @@ def _release(turn: Turn) -> None:
 
 def lift(turn: Turn, *, everyones: bool = False) -> None:
     """Take back our own property and our own inhibits; `everyones`: also those of a peer that is gone (a release
-    won by a claim). `holding` ends when the cluster shows it."""
+    won by a claim). First the arbiter's list, repeated until it shows; then the property; `holding` ends last: a lost
+    word then never leaves an inhibit that nobody lifts, nor brakes anew by an old list."""
     guard = turn.guard
+    theirs = {i.id for i in guard.ack.inhibits} if guard.ack is not None else set()
+    listed = False
     for inhibit in inhibits(guard):
         if inhibit.kind in ("peer-alive", "storm"):
             continue
-        if everyones or inhibit.id in guard.memory.inhibits:
+        if (everyones or inhibit.id in guard.memory.inhibits) and inhibit.id in theirs:
             turn.tell_arbiter(LiftInhibit(turn.nonce(), inhibit.id))
+            listed = True
+    if listed:
+        return
     if guard.cluster is not None and guard.cluster.ours is None:
         _released(turn)
         return

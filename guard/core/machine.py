@@ -300,7 +300,7 @@ def _advance(turn: Turn) -> None:
 def _wholeness(turn: Turn) -> None:
     is_whole = whole(turn.guard)
     if is_whole is True and turn.guard.whole_since is None:
-        turn.put(whole_since=turn.now)
+        turn.put(whole_since=turn.now, ever_whole=True)
         turn.note("whole", "one membership, controllers up, replication connected, every disk UpToDate")
         for page in ("person", "prefer-peer"):
             turn.unpage(page)

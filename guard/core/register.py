@@ -42,8 +42,7 @@ def commit(register: Register, *, version: int, winner: str, purpose: Purpose, b
         return replace(register, winner=winner, used=used, basis=basis, version=version + 1)
     if register.winner != winner:
         return None
-    if purpose in register.used:
-        return register
+    # Also a re-confirmation raises the version: a hand-back or a close that was sent before it then comes too late.
     return replace(register, used=register.used | {purpose}, version=version + 1)
 
 

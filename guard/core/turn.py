@@ -146,12 +146,14 @@ class Guard:
     lost_at: Instant | None = None
     ever_connected: bool = False  # since this guard started
     whole_since: Instant | None = None
+    ever_whole: bool = False  # since this guard started: only a peer that was there can fall silent
     silent_since: Instant | None = None
     # what the arbiter said last
     ack: BeatAck | None = None
     acked: Instant | None = None
     store_doubted: bool = False
     journal_ok: bool = True  # the last memory became durable
+    version_at: Instant | None = None  # when the highest version was learnt: an answer to an older beat may be lower
     # what is under way
     attempt: Attempt | None = None
     right: Right | None = None

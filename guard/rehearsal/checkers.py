@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from guard.core import hold
 from guard.core.evidence import Role
-from guard.core.messages import ARBITER, Answer, BeatAck, Commit, LiftInhibit, Message, Offer
+from guard.core.messages import ARBITER, Answer, BeatAck, Commit, LiftInhibit, Message, Offer, Won
 from guard.core.register import Register
-from guard.core.step import AnswerHandler, Bar, ClearHold, Effect, Event, Fire, Note, Send, SetHold, Step
+from guard.core.step import AnswerHandler, Bar, ClearHold, Effect, Event, Fire, Heard, Note, Send, SetHold, Step
 from guard.core.turn import Guard, Turn
 
 if TYPE_CHECKING:
@@ -27,6 +27,16 @@ class Violation(Exception):
     def __init__(self, rule: str, text: str) -> None:
         super().__init__(f"{rule}: {text}")
         self.rule, self.text = rule, text
+
+
+class Unmet(Exception):
+    """A story did not come out as it must."""
+
+
+def expect(ok: bool, text: str) -> None:
+    """Raises `Unmet`."""
+    if not ok:
+        raise Unmet(text)
 
 
 @dataclass(slots=True)
@@ -79,8 +89,9 @@ class Checkers:
             late_s = (node.local() - right.committed) / 1e9
             if late_s > self.world.policy.fire_s + 0.01:
                 raise Violation("S4", f"{node.name} took a right {late_s:.1f} s after its commit")
-        used_releasing = before.right is not None and before.right.releasing
-        if used_releasing or (right is not None and right.releasing):
+        attempt = before.attempt
+        wins = attempt is not None and attempt.releasing and isinstance(event, Heard) and isinstance(event.message, Won)
+        if wins or (right is not None and right.releasing):
             self.releasing[node.name] = self.world.now
         for effect in step.effects:
             if isinstance(effect, Note) and effect.event == "released":

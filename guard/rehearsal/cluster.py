@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from guard.core.evidence import ClusterView, Disk, Forecast, Membership, PendingShot, Role, Up
+from guard.core.evidence import ClusterView, Disk, Forecast, Link, Membership, PendingShot, Role, Up
 from guard.core.step import AgentAsks, ClientGone
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Cluster:
     heard: int = 0
     joined_since: int | None = None
     lost_at: int = 0
+    joined_at: int = 0
     unclean: bool = False
     fenced_peer: bool = False
     request: str | None = None
@@ -100,7 +101,8 @@ class Cluster:
 
     def edit(self, **changed: object) -> bool:
         """An edit of the properties: replicated while both are members; refused while the token is being lost."""
-        if not self.running or (self.peer_member and self.node.world.now - self.heard > 1.0e9):
+        cut = not self.node.world.network.open("A", "B")
+        if not self.running or (self.peer_member and (cut or self.node.world.now - self.heard > 1.0e9)):
             return False
         copies = [self.properties]
         if self.peer_member and self.node.peer.cluster.running:
@@ -180,6 +182,7 @@ class Cluster:
         winner = max((self, other), key=lambda c: (c.properties.age, c.node.name)).properties
         for cluster in (self, other):
             cluster.peer_member = cluster.quorate = True
+            cluster.joined_at = self.node.world.now
             cluster.unclean = cluster.fenced_peer = False
             cluster.properties = Properties(winner.ours, winner.persons, winner.barred, winner.age)
             cluster.node.saw_cluster()
@@ -232,8 +235,8 @@ class Cluster:
         if self.peer_member:
             barred = node.peer.name in self.properties.barred
             first = barred or (node.name == "A" and mine.disk is Disk.UP_TO_DATE) or theirs.disk is not Disk.UP_TO_DATE
-            if not first:
-                return
+            if not first or (mine.link is Link.CONNECTING and world.now - self.joined_at < 6e9):
+                return  # replication is given a moment to connect first
         elif not self.fenced_peer:
             return
         world.disks.promote(node.name)

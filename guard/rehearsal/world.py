@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from guard.core.instant import NS_PER_S
 from guard.core.policy import Policy
 from guard.core.step import Fire, Step
-from guard.rehearsal.checkers import Checkers, Violation
+from guard.rehearsal.checkers import Checkers, Unmet, Violation, expect
 from guard.rehearsal.disks import Disks
 from guard.rehearsal.network import Network
 from guard.rehearsal.nodes import Node, Switch
@@ -83,9 +83,11 @@ class World:
     def until(self, fact: Callable[[], bool], seconds: float) -> bool:
         """Let time pass until `fact`, at most `seconds`; was it reached?"""
         end = self.now + round(seconds * NS_PER_S)
-        while not fact() and self.now < end:
+        while not fact():
+            if self.now >= end:
+                return False
             self.run(0.1)
-        return fact()
+        return True
 
     def name_of(self, what: str) -> str:
         self._names += 1
@@ -171,7 +173,26 @@ class World:
             node.later(self.rng.uniform(0.5, 3.0), lambda: None if node.shell.up else node.shell.start())
         return dies
 
-    # ---- whole again
+    # ---- what every story begins and ends with
+
+    def begin(self) -> None:
+        """Start, become whole, run for a moment; A is the primary. Raises `Unmet`."""
+        expect(self.until(self.whole, 15), f"not whole after the start: {self.why_not_whole()}")
+        self.run(self.rng.uniform(2.0, 4.0))
+
+    def again_whole(self, seconds: float = 90.0) -> None:
+        """The liveness phase: all is healed, people switch on what is off, and nothing may be left over."""
+        self.network.heal()
+        end = self.now + round(seconds * NS_PER_S)
+        while not self.whole():
+            if self.now >= end:
+                raise Unmet(f"not whole again: {self.why_not_whole()}")
+            self.run(0.5)
+            if self.rng.random() < 0.1:
+                for node in self.nodes.values():
+                    node.switch_on()
+        self.run(2)
+        self.checkers.nothing_lost()
 
     def whole(self) -> bool:
         """Both nodes up and replicating in one membership; exactly one active; era closed; nothing held or waiting."""
@@ -205,4 +226,4 @@ class World:
         return "; ".join(parts)
 
 
-__all__ = ["QUICK", "Crash", "Violation", "World"]
+__all__ = ["QUICK", "Crash", "Unmet", "Violation", "World"]

@@ -208,9 +208,6 @@ class BusContract:
         """Many connections, made and cancelled at any moment, leave no descriptor and no task."""
         ids = Identities("fs1a")
         async with world() as site:
-            async with running(site.bus(ids.signer("fs1a"), ids.keyring)):
-                pass
-            await asyncio.sleep(0.2)
             descriptors, tasks = open_descriptors(), len(asyncio.all_tasks())
             for n in range(8):
                 task = asyncio.create_task(site.bus(ids.signer("fs1a"), ids.keyring).run())

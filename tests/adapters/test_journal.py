@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -207,6 +209,57 @@ async def test_an_append_that_was_cancelled_leaves_the_journal_whole(tmp_path: P
             await opened.append([{"n": n}])
             await asyncio.gather(task, return_exceptions=True)
     assert [n for n in numbers(path) if isinstance(n, int) and n >= 0] == list(range(60))
+
+
+class Disk:
+    """A sync that can be held up, and that can fail."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.broken = False
+        self.syncs = 0
+
+    def sync(self, handle: int) -> None:
+        assert self.go.wait(30)
+        if self.broken:
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(handle)
+        self.syncs += 1
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_confirmed_before_it_is_synced(tmp_path: Path) -> None:
+    """While the disk works, `append` waits and the loop goes on; one sync an append."""
+    disk = Disk()
+    with FileJournal(tmp_path / "j", CLOCK, disk.sync) as opened:
+        disk.go.clear()
+        task = asyncio.create_task(opened.append([{"n": 1}]))
+        await asyncio.sleep(0.1)
+        assert not task.done()
+        disk.go.set()
+        await task
+        assert disk.syncs == 1
+        assert opened.append_s_max >= 0.1
+
+
+@pytest.mark.asyncio
+async def test_a_failed_sync_confirms_nothing_and_is_followed_by_a_whole_write(tmp_path: Path) -> None:
+    """An I/O error: `Unavailable`; those records are not replayed, and the next ones take their place."""
+    path, disk = tmp_path / "j", Disk()
+    with FileJournal(path, CLOCK, disk.sync) as opened:
+        await opened.append([{"n": 1}])
+        disk.broken = True
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="Input/output error"):
+                await opened.append([{"n": "never confirmed", "fill": "x" * 9000}])
+    assert numbers(path) == [1]
+    with FileJournal(path, CLOCK, disk.sync) as opened:
+        with pytest.raises(Unavailable, match="Input/output error"):
+            await opened.append([{"n": "never confirmed", "fill": "x" * 9000}])
+        disk.broken = False
+        await opened.append([{"n": 2}])
+    assert numbers(path) == [1, 2]
 
 
 # ---------------------------------------------------------------- in a child process

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -128,7 +129,8 @@ def test_lines_are_json_and_complete() -> None:
     """One object a line, whatever the values are."""
     reading, writing = os.pipe()
     sink = StreamSink(writing)
-    sink.write({"event": "a\nb", "path": Path("/x"), "bad": float("nan"), "s": "\ud800", ("t",): 1})
+    record: dict[Any, Any] = {"event": "a\nb", "path": Path("/x"), "bad": float("nan"), "s": "\ud800", ("t",): 1}
+    sink.write(record)
     sink.write({"event": "second"})
     sink.close()
     os.close(writing)

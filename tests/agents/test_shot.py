@@ -300,8 +300,11 @@ def test_old_kernel_kills_one_by_one(tmp_path: Path) -> None:
     """Without cgroup.kill (before Linux 5.14) every process that the group lists is killed."""
     with subprocess.Popen(["sleep", "600"]) as sleeper:
         (tmp_path / "cgroup.procs").write_text(f"{sleeper.pid}\n")
-        cgroup.kill(tmp_path)
-        assert sleeper.wait(timeout=30) == -signal.SIGKILL
+        try:
+            cgroup.kill(tmp_path)
+            assert sleeper.wait(timeout=30) == -signal.SIGKILL
+        finally:
+            sleeper.kill()
 
 
 @pytest.mark.asyncio

@@ -1,4 +1,4 @@
-"""The cluster's own files for a pair: corosync.conf and a finished cib.xml, so that nothing is configured after the start."""
+"""The cluster's own files for a pair: corosync.conf and a finished cib.xml; nothing is configured after the start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lab.space import run
 
 @dataclass(frozen=True, slots=True)
 class Timers:
-    """The cluster's timers. Defaults are those of the recorded baselines: token 1 s, Pacemaker's stonith-timeout of 60 s."""
+    """The cluster's timers. Defaults are the recorded baselines': token 1 s, Pacemaker's own stonith-timeout, 60 s."""
 
     token_ms: int = 1000
     stonith_timeout_s: int = 60
@@ -24,7 +24,7 @@ class Timers:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """The fence resource for one target: the agent and its parameters, and meta parameters such as `pcmk_off_timeout`."""
+    """The fence resource for one target: the agent and its parameters, `pcmk_off_timeout` and the like among them."""
 
     agent: str
     params: Mapping[str, str]
@@ -50,11 +50,13 @@ def corosync_conf(pair: str, nodes: tuple[str, str], timers: Timers, *, rings: i
             "    node {\n" + "\n".join(lines) + f"\n        name: {node}\n        nodeid: {number}\n    }}\n"
         )
     return (
-        f"totem {{\n    version: 2\n    cluster_name: {pair}\n    transport: knet\n    crypto_cipher: none\n    crypto_hash: none\n"
+        f"totem {{\n    version: 2\n    cluster_name: {pair}\n    transport: knet\n"
+        f"    crypto_cipher: none\n    crypto_hash: none\n"
         f"    token: {timers.token_ms}\n}}\n"
         "quorum {\n    provider: corosync_votequorum\n    two_node: 1\n}\n"
         "nodelist {\n" + "".join(entries) + "}\n"
-        "logging {\n    to_stderr: no\n    to_syslog: no\n    to_logfile: yes\n    logfile: /var/log/corosync/corosync.log\n"
+        "logging {\n    to_stderr: no\n    to_syslog: no\n    to_logfile: yes\n"
+        "    logfile: /var/log/corosync/corosync.log\n"
         "    timestamp: hires\n}\n"
     )
 
@@ -68,7 +70,7 @@ def cib(
     properties: Mapping[str, str] | None = None,
     prefer: str | None = None,
 ) -> str:
-    """The whole configuration. `fences`: by target. `prefer`: a weak location rule for the promoted role on this node, if named."""
+    """The whole configuration. `fences`: by target. `prefer`: a node for a weak location rule of the promoted role."""
     settings = {
         "have-watchdog": "false",
         "cluster-infrastructure": "corosync",
@@ -87,7 +89,8 @@ def cib(
         preferred = f'<rsc_location id="l-prefer" rsc="ms-r0" role="Promoted" node="{prefer}" score="10"/>'
     return (
         f'<cib {_schema()} admin_epoch="1" epoch="1" num_updates="0"><configuration>'
-        f'<crm_config><cluster_property_set id="cib-bootstrap-options">{_pairs("p", settings)}</cluster_property_set></crm_config>'
+        f'<crm_config><cluster_property_set id="cib-bootstrap-options">{_pairs("p", settings)}'
+        "</cluster_property_set></crm_config>"
         f"<nodes>{members}</nodes><resources>{_promotable(resource)}"
         '<primitive id="srv" class="ocf" provider="pglab" type="srv"><operations>'
         '<op id="srv-monitor" name="monitor" interval="10s" timeout="20s"/></operations></primitive>'
@@ -95,7 +98,8 @@ def cib(
         '<rsc_colocation id="c-srv" rsc="srv" with-rsc="ms-r0" with-rsc-role="Promoted" score="INFINITY"/>'
         '<rsc_order id="o-srv" first="ms-r0" first-action="promote" then="srv" then-action="start"/>'
         f"{apart}{preferred}</constraints>"
-        '<rsc_defaults><meta_attributes id="defaults"><nvpair id="defaults-stick" name="resource-stickiness" value="100"/>'
+        '<rsc_defaults><meta_attributes id="defaults">'
+        '<nvpair id="defaults-stick" name="resource-stickiness" value="100"/>'
         "</meta_attributes></rsc_defaults></configuration><status/></cib>\n"
     )
 
@@ -110,7 +114,8 @@ def _promotable(resource: Resource) -> str:
         '<op id="r0-mon-u" name="monitor" interval="10s" timeout="20s" role="Unpromoted"/>'
         '<op id="r0-mon-p" name="monitor" interval="9s" timeout="20s" role="Promoted"/>'
         '<op id="r0-promote" name="promote" interval="0s" timeout="90s"/>'
-        '<op id="r0-start" name="start" interval="0s" timeout="60s"/><op id="r0-stop" name="stop" interval="0s" timeout="60s"/>'
+        '<op id="r0-start" name="start" interval="0s" timeout="60s"/>'
+        '<op id="r0-stop" name="stop" interval="0s" timeout="60s"/>'
         "</operations></primitive></clone>"
     )
 
@@ -119,7 +124,8 @@ def _fence(target: str, fence: Fence) -> str:
     params = {"pcmk_host_list": target, **fence.params}
     return (
         f'<primitive id="fence-{target}" class="stonith" type="{fence.agent}">'
-        f'<instance_attributes id="fence-{target}-params">{_pairs(f"fence-{target}", params)}</instance_attributes></primitive>'
+        f'<instance_attributes id="fence-{target}-params">{_pairs(f"fence-{target}", params)}'
+        "</instance_attributes></primitive>"
     )
 
 

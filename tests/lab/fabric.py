@@ -1,11 +1,10 @@
 """The site's network: switches that are Linux bridges with real STP, trunks, ports, and an out-of-band management net.
 
-    agg1 ───── agg2        agg1 is the STP root, agg2 takes over
-     │ ╲╳╳╱ │             acc1 carries the a-nodes and their power controllers, acc2 the b-nodes and theirs,
-    acc1 acc2 acc3         acc3 the arbiter (when it is in-band)
+agg1 (the STP root; agg2 takes over) and agg2 are joined to each other and to each of acc1, acc2, acc3. acc1 carries the
+a-nodes and their power controllers, acc2 the b-nodes and theirs, acc3 the arbiter (when it is in-band).
 
-In-band addresses are 10.77.0.0/16, out-of-band ones 10.78.0.0/16 (one plain bridge without STP). Pair n has x.x.n.1 and x.x.n.2.
-STP in this kernel has no portfast: a port that comes up passes traffic after 2 x forward_delay (4 s at the least, forward_delay 2..30 s).
+In-band addresses are 10.77.0.0/16, out-of-band ones 10.78.0.0/16 (a plain bridge without STP). Pair n: .n.1 and .n.2.
+STP in this kernel has no portfast: a port that comes up passes traffic after 2 x forward_delay (forward_delay 2..30 s).
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Ways in which the network freezes. Each has `begin()`, `end()` and says how long the switches themselves stay shut after `end()`.
+"""Ways in which the network freezes: each has `prepare()`, `begin()` and `end()`.
 
-stp         the root switch loses its links; every access switch waits 2 x forward_delay before its other uplink forwards. Ends by itself.
-blackhole   every frame on every access uplink is dropped without a sign: links up, spanning tree steady.
-late        every frame on every access uplink is queued and comes out at the thaw.
-mlag        one aggregation switch's agent stops, its links stay up and carry traffic; 5 s later everything re-forms (GitHub, 2012-12-22).
-            MLAG does not exist in this kernel: the keepalive between the two agents is modelled, what follows is real STP.
-node-links  one node's own in-band link falls (a fault of one machine, not of the network).
-flap        every uplink of one access switch goes down and up, again and again.
-crash       no freeze at all: the primary of each pair loses its power (what a failover costs when a node really dies).
+stp         the root switch loses its links; the access switches wait 2 x forward_delay before they use the other uplink
+blackhole   every frame on every access uplink is dropped without a sign: links up, spanning tree steady
+late        every frame on every access uplink is queued, and comes out at the thaw
+mlag        one aggregation switch's agent stops, its links stay up and carry traffic; 5 s later everything re-forms
+            (GitHub, 2012-12-22). This kernel has no MLAG: the agents' keepalive is modelled, what follows is real STP
+node-links  one node's own in-band link falls (a fault of one machine, not of the network)
+flap        every uplink of one access switch goes down and up, again and again
+crash       no freeze: the primary of each pair loses its power (what a failover costs when a node really dies)
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from tests.lab.fabric import FORWARD_DELAY_S_MIN, Fabric
@@ -26,9 +27,7 @@ from tests.lab.switches import Switches
 
 KINDS = ("stp", "blackhole", "late", "mlag", "node-links", "flap", "crash")
 SETTLE_S = 3.0  # two switches deep, one hello (1 s) each, and one to spare
-MLAG_REFORM_S = (
-    5.0  # GitHub's report of 2012-12-22: the peers waited five seconds before they took the agent's switch for gone
-)
+MLAG_REFORM_S = 5.0  # GitHub's report of 2012-12-22: the other switch waited five seconds
 TC_PASS, TC_DROP = 0, 2  # TC_ACT_OK, TC_ACT_SHOT (linux/pkt_cls.h)
 # Classic BPF on the Ethernet header: frames to 01:80:c2:00:xx:xx (spanning tree) pass, all others are dropped.
 BLACK_HOLE = f"4,32 0 0 0,21 0 1 {0x0180C200},6 0 0 {TC_PASS},6 0 0 {TC_DROP}"
@@ -68,7 +67,7 @@ class StpFreeze:
         self.fabric.links(self._ends, up=False)
 
     def end(self) -> None:
-        """The tree has thawed by itself; only later port changes become quick again. The root stays away: its return would freeze again."""
+        """The tree has thawed by itself; later port changes are quick again. The root stays away: its return freezes."""
         self.fabric.set_timers(FORWARD_DELAY_S_MIN)
 
 
@@ -121,7 +120,7 @@ class Late:
     def end(self) -> None:
         for switch, port in self.ends:
             self.fabric.space.tc(switch, [f"qdisc change dev {port} root tbf rate 1gbit burst 200000 limit 50mb"])
-            self.fabric.space.inside(switch, lambda port=port: _knock(port))
+            self.fabric.space.inside(switch, partial(_knock, port))
 
     def clear(self) -> None:
         """Take the queues away (what is still in them is lost): some seconds after `end`."""
@@ -130,14 +129,14 @@ class Late:
 
 
 def _knock(port: str) -> None:
-    """Send one frame that no bridge forwards: a tbf whose rate was changed looks at its queue only when a frame comes."""
+    """Send a frame that no bridge forwards: a tbf whose rate was changed looks at its queue only when one comes."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as link:
         link.bind((port, 0))
         link.send(NEAREST_BRIDGE + bytes(6) + LOCAL_EXPERIMENT + bytes(46))
 
 
 class MlagFreeze:
-    """agg1's agents stop (links up, traffic flows); after MLAG_REFORM_S every uplink re-forms and waits out the spanning tree."""
+    """agg1's agents stop (links up, traffic flows); after MLAG_REFORM_S every uplink re-forms and waits for STP."""
 
     kind = "mlag"
 

@@ -1,7 +1,8 @@
 """How pairguard itself is put into a site: the place to change when its settings or programs change.
 
-`guard_settings` and `witness_settings` give the two configurations (as tables; `toml` writes them), `fence` the fence resource,
-`programs` how the programs are started, `initialise` what a person does once a pair is whole, `guard_events` how its log is read.
+`guard_settings` and `witness_settings` give the two configurations (as tables; `toml` writes them), `fence` the fence
+resource, `programs` how the programs are started, `initialise` what a person does once a pair is whole, `guard_events`
+how the daemon's log is read.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -138,7 +140,7 @@ def initialise(site: Site, pair: str) -> None:
 def guard_events(site: Site, node: Node) -> list[Event]:
     """The daemon's own log (JSON lines with `ts` in UTC), as events of kind `guard` on CLOCK_BOOTTIME."""
     del site
-    offset_s = boottime() - datetime.now().timestamp()
+    offset_s = boottime() - time.time()
     result = []
     for line in node.read("/var/log/pglab/pairguardd.log").splitlines():
         try:
@@ -151,10 +153,11 @@ def guard_events(site: Site, node: Node) -> list[Event]:
 
 
 def mosquitto_conf(site: Site) -> str:
-    """The broker: on the arbiter's address of this plan, and loopback for the witness. Signatures are what the guards believe."""
+    """The broker, on the arbiter's address and (for the witness) loopback. What the guards believe is signatures."""
     return (
-        f"listener {BUS_PORT} {site.arbiter_address()}\nlistener {BUS_PORT} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
-        f"persistence false\nlog_dest file {site.arbiter_dir / 'mosquitto.log'}\nuser root\n"
+        f"listener {BUS_PORT} {site.arbiter_address()}\nlistener {BUS_PORT} 127.0.0.1\n"
+        f"allow_anonymous true\nset_tcp_nodelay true\npersistence false\n"
+        f"log_dest file {site.arbiter_dir / 'mosquitto.log'}\nuser root\n"
     )
 
 
@@ -209,7 +212,7 @@ def trap_receivers(site: Site) -> list[str]:
 
 
 def command(module: str, function: str = "main") -> list[str]:
-    """How a program of ours is started: this interpreter, our repository on its path, nothing of this shell's environment."""
+    """How a program of ours is started: this interpreter, with our repository on its path."""
     code = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from {module} import {function}; sys.exit({function}())"
     )

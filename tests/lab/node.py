@@ -30,8 +30,11 @@ PACEMAKER_OWNED = ("cib", "pengine", "cores", "blackbox")
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A program started in a node at every boot. `before`: `corosync` or `pacemaker`. `wait_for`: a shell test that must hold
-    before the boot goes on (at most `wait_s`). The log is /var/log/pglab/NAME.log in the node."""
+    """A program started in a node at every boot; its log is /var/log/pglab/NAME.log in the node.
+
+    `before`: `corosync` or `pacemaker`. `wait_for`: a shell test that must hold before the boot
+    goes on (at most `wait_s`).
+    """
 
     name: str
     argv: tuple[str, ...]
@@ -126,7 +129,7 @@ class Node:
             self.record.add("power-on", self.name)
 
     def power_off(self, by: str, *, ports_stay_up: bool = False) -> None:
-        """SIGKILL of everything in the node at once; its switch ports go down unless `ports_stay_up` (a hung kernel)."""
+        """SIGKILL of everything in the node; its switch ports go down unless `ports_stay_up` (a hung kernel)."""
         with self._lock:
             if not self.powered:
                 return

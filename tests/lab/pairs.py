@@ -25,7 +25,7 @@ POLL_S = 0.25
 
 
 class Site:
-    """Everything of one run. `build` makes it, `start` boots it, `wait_formed` waits for its services, `close` ends it."""
+    """Everything of one run: `build` makes it, `start` boots it, `wait_formed` waits for services, `close` ends it."""
 
     def __init__(self, plan: Plan, record: Record) -> None:
         self.plan, self.record = plan, record

@@ -1,4 +1,4 @@
-"""A run as a picture: one lane a node, the freeze as a band, services as bars, shots as marks. SVG by hand, PNG through cairosvg."""
+"""A run as a picture (SVG, and PNG through cairosvg): a lane a node, services as bars, shots as marks."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _freeze_band(record: Record, scale: _Scale, bottom: float) -> list[str]:
         return []
     left, right = scale.x(record.marks["freeze"]), scale.x(record.marks.get("thaw", scale.end))
     return [
-        f'<rect x="{left:.1f}" y="{TOP - 16}" width="{right - left:.1f}" height="{bottom - TOP + 16:.1f}" fill="{COLOURS["freeze"]}"/>',
+        _rect(left, TOP - 16, right - left, bottom - TOP + 16, COLOURS["freeze"]),
         _text(
             left + 4,
             TOP - 4,
@@ -125,7 +125,8 @@ def _axis(scale: _Scale, bottom: float) -> list[str]:
     while scale.zero + second <= scale.end:
         x = scale.x(scale.zero + second)
         parts.append(
-            f'<line x1="{x:.1f}" y1="{TOP - 2}" x2="{x:.1f}" y2="{bottom}" stroke="{COLOURS["grid"]}" stroke-width="0.6"/>'
+            f'<line x1="{x:.1f}" y1="{TOP - 2}" x2="{x:.1f}" y2="{bottom}" stroke="{COLOURS["grid"]}" '
+            'stroke-width="0.6"/>'
         )
         parts.append(_text(x, bottom + 14, f"{second:+d} s" if second else "0", size=10, anchor="middle"))
         second += step
@@ -173,28 +174,31 @@ def _legend(y: float) -> list[str]:
     ]
     parts, x = [], float(LEFT)
     for colour, words in entries:
-        parts.append(f'<rect x="{x}" y="{y - 9}" width="12" height="10" fill="{COLOURS[colour]}"/>')
+        parts.append(_rect(x, y - 9, 12, 10, COLOURS[colour]))
         parts.append(_text(x + 16, y, words, size=11))
         x += 40 + 6.6 * len(words)
     parts.append(_text(x, y, "* primary before the freeze", size=11))
     return parts
 
 
+def _rect(x: float, y: float, width: float, height: float, colour: str, words: str = "") -> str:
+    title = f"<title>{escape(words)}</title>" if words else ""
+    place = f'x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{height:.1f}"'
+    return f'<rect {place} fill="{colour}">{title}</rect>'
+
+
 def _bar(scale: _Scale, one: Interval, y: float, height: float, colour: str) -> str:
     left, right = scale.x(one.start_s), scale.x(one.end_s)
-    return f'<rect x="{left:.1f}" y="{y:.1f}" width="{max(0.0, right - left):.1f}" height="{height}" rx="2" fill="{colour}"/>'
+    return _rect(left, y, right - left, height, colour)
 
 
 def _thin(scale: _Scale, one: Interval, y: float, name: str) -> str:
     left, right = scale.x(one.start_s), scale.x(one.end_s)
-    return (
-        f'<rect x="{left:.1f}" y="{y:.1f}" width="{max(0.0, right - left):.1f}" height="3" fill="{COLOURS["command"]}">'
-        f"<title>{escape(name)}: fence agent at work</title></rect>"
-    )
+    return _rect(left, y, right - left, 3, COLOURS["command"], f"{name}: fence agent at work")
 
 
 def _tick(x: float, y: float, colour: str, words: str) -> str:
-    return f'<rect x="{x - 1.5:.1f}" y="{y + 1:.1f}" width="3" height="{LANE - 4}" fill="{colour}"><title>{escape(words)}</title></rect>'
+    return _rect(x - 1.5, y + 1, 3, LANE - 4, colour, words)
 
 
 def _cross(x: float, y: float, name: str) -> str:
@@ -205,7 +209,5 @@ def _cross(x: float, y: float, name: str) -> str:
 
 
 def _text(x: float, y: float, words: str, *, size: int = 12, anchor: str = "start", weight: str = "normal") -> str:
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}" fill="{COLOURS["text"]}">'
-        f"{escape(words)}</text>"
-    )
+    style = f'font-size="{size}" text-anchor="{anchor}" font-weight="{weight}" fill="{COLOURS["text"]}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {style}>{escape(words)}</text>'

@@ -18,7 +18,8 @@ class Plan:
 
     `guarded`: our daemon and agent in every node, witness and Mosquitto in `arb`; else the ordinary agent.
     `replication`: `drbd` (the stand-in at the command-line edge) or `stateful` (no data; not with a guard).
-    `latency_s`: from a power-off's acknowledgement to its effect. `ports_stay_up`: a node without power keeps its link (a hung kernel).
+    `latency_s`: from a power-off's acknowledgement to its effect.
+    `ports_stay_up`: a node without power keeps its link (a hung kernel).
     `snmp`: agents on the switches; None: only when guarded. `watch_s`: how long is watched after the thaw.
     """
 

@@ -1,4 +1,4 @@
-"""What a pair replicates, and what its logs say afterwards: nothing at all (`stateful`), or the DRBD stand-in (`drbd`)."""
+"""What a pair replicates, and what its logs say afterwards: nothing (`stateful`), or the DRBD stand-in (`drbd`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -172,7 +173,7 @@ class Drbd:
                 if len(words) == 3 and words[2].isdigit() and window.start_s <= int(words[2]) / 1e9 <= window.end_s:
                     moments.append(int(words[2]) / 1e9)
         moments.sort()
-        return max(later - earlier for earlier, later in zip(moments, moments[1:], strict=False))
+        return max(later - earlier for earlier, later in pairwise(moments))
 
     def judge(self, nodes: tuple[Node, Node]) -> Judgement | None:
         """What `check_history.py` finds on the disks as they are (ask when nothing writes any more)."""

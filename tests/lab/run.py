@@ -1,4 +1,4 @@
-"""The lab's command line: `python -m tests.lab.run --pairs 3 --freeze stp --seconds 12 --stock --out build/lab/NAME`."""
+"""The lab's command line: `python -m tests.lab.run --pairs 3 --freeze stp --seconds 12 --out build/lab/NAME`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ def main(words: list[str] | None = None) -> int:
     print(record.title)
     print(table(record))
     print(
-        f"formed in {record.marks['formed'] - begun:.1f} s, whole run {boottime() - begun:.1f} s; {options.out / 'record.json'}"
+        f"formed in {record.marks['formed'] - begun:.1f} s, whole run {boottime() - begun:.1f} s; "
+        f"{options.out / 'record.json'}"
     )
     return 0
 

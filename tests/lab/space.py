@@ -1,8 +1,8 @@
 """Namespaces, processes and files of one lab run, so that all of it is gone at the end, however the run ends.
 
 1. Every process of the lab lives in the run's own cgroup (v2): the end is one write to `cgroup.kill`.
-2. Every network namespace carries the prefix `pg<pid>-` (or `pg<pid>.<n>-` for a second lab in one process): parallel runs do not meet,
-   and what a killed run left behind is known by its dead pid and swept by the next one.
+2. Every network namespace carries the prefix `pg<pid>-` (`pg<pid>.<n>-` for a further lab in one process): runs side
+   by side do not meet, and what a killed run left behind is known by its dead pid and swept by the next one.
 3. Files live in a private directory in memory (/dev/shm): Pacemaker and corosync call fsync often.
 """
 

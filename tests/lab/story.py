@@ -25,7 +25,7 @@ class Row:
 
     `shot`: nodes whose power a fence command took. `wrong_node`: the primary was shot and its peer was not.
     `service_stopped_s`: from the freeze to the end of the watch, how long the service ran on neither node.
-    `write_stall_s`: the longest time between two acknowledged writes in that window (None without the stand-in's writer).
+    `write_stall_s`: the longest time between two acknowledged writes in that window (None without a writer).
     `promoted_after_s`: from the freeze to the first promotion of the other node.
     `both_s`: how long both nodes ran the service at once.
     `lost_writes`, `split_brain`: by the stand-in's checker, when the run is over (None without data).
@@ -47,7 +47,7 @@ class Row:
 
 
 def run(plan: Plan, out: Path, *, during: Callable[[Site], None] | None = None, quiet: bool = False) -> Record:
-    """The whole run; leaves `record.json`, `timeline.svg` (and .png) and logs in `out`. `during` is called while frozen."""
+    """The whole run; leaves `record.json`, `timeline.svg`, .png and logs in `out`. `during` is called while frozen."""
     record = Record(title(plan), plan.as_dict())
     begun = boottime()
     if not quiet:
@@ -193,7 +193,8 @@ def row(record: Record, pair: str, primary: str, window: Interval, site: Site) -
 def title(plan: Plan) -> str:
     """One line for pictures and tables."""
     who = "guarded" if plan.guarded else "stock"
-    return f"{plan.pairs} {'pair' if plan.pairs == 1 else 'pairs'}, {who}: {plan.freeze} {plan.seconds:g} s, power-off takes {plan.latency_s:g} s"
+    many = "pair" if plan.pairs == 1 else "pairs"
+    return f"{plan.pairs} {many}, {who}: {plan.freeze} {plan.seconds:g} s, power-off takes {plan.latency_s:g} s"
 
 
 def save(record: Record, out: Path) -> None:
@@ -206,7 +207,8 @@ def save(record: Record, out: Path) -> None:
 def table(record: Record) -> str:
     """The rows as text, 80 columns."""
     lines = [
-        f"{'pair':6}{'primary':9}{'shot':14}{'stopped':>9}{'stall':>8}{'promoted':>10}{'both':>7}{'lost':>6}{'split':>7}  now"
+        f"{'pair':6}{'primary':9}{'shot':14}{'stopped':>9}{'stall':>8}"
+        f"{'promoted':>10}{'both':>7}{'lost':>6}{'split':>7}  now"
     ]
     for found in record.rows:
         shot = found["shot"]
@@ -214,7 +216,8 @@ def table(record: Record) -> str:
         lines.append(
             f"{found['pair']!s:6}{found['primary']!s:9}{names or '-':14}{_number(found['service_stopped_s']):>9}"
             f"{_number(found['write_stall_s']):>8}{_number(found['promoted_after_s']):>10}{_number(found['both_s']):>7}"
-            f"{_word(found['lost_writes']):>6}{_word(found['split_brain']):>7}  {'up' if found['service_up'] else 'DOWN'}"
+            f"{_word(found['lost_writes']):>6}{_word(found['split_brain']):>7}"
+            f"  {'up' if found['service_up'] else 'DOWN'}"
         )
     return "\n".join(lines)
 

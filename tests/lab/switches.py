@@ -1,4 +1,4 @@
-"""The management agents of the switches: per switch one snmpd and one switchd that feeds it live state and sends traps."""
+"""The management agents of the switches: one snmpd each, and one switchd that feeds it live state and sends traps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.lab.space import SYSTEM_PYTHON, LabFailed, Space, reap
 HERE = Path(__file__).resolve().parent
 COMMUNITY = "pglab"
 USER, AUTH_PASSWORD, PRIVACY_PASSWORD = "pglab", "pglab-auth-password", "pglab-privacy-password"
-# (registration, why): all served by switchd from live state. net-snmp's own interface table is up to 3 s stale (measured).
+# Served by switchd from live state (net-snmp's own interface table is up to 3 s stale, measured).
 SERVED = (
     ".1.3.6.1.2.1.17",  # BRIDGE-MIB
     ".1.3.6.1.2.1.2.2.1.8",  # IF-MIB ifOperStatus
@@ -34,7 +34,7 @@ class _Agent:
 
 @dataclass
 class Switches:
-    """Agents of every switch. `trap_receivers`: `address:port` list, reached from the switch in-band or out-of-band as addressed."""
+    """Agents of every switch. `trap_receivers`: `address:port`, reached in-band or out-of-band as addressed."""
 
     space: Space
     record: Record

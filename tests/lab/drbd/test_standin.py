@@ -224,6 +224,7 @@ def test_promotion_with_leave_then_both_meet(pair: Pair, code: int) -> None:
     pair.net.heal()
     until("b refuses", lambda: pair.b.show("cstate") == "StandAlone")
     until("a asks anew", lambda: pair.a.calls() == 2)
+    assert pair.a.show("cstate") == "WFConnection"
     assert (pair.a.suspended, pair.a.gi[0]) == ("fencing", FIRST)
     assert "Multiple primaries not allowed by config" in pair.b.log()
     assert "Split-Brain" not in pair.a.log() + pair.b.log()
