@@ -258,6 +258,8 @@ def _end_at_once(group: Path) -> None:
 def _order(options: Mapping[str, str], action: str, node: str) -> bytes:
     """The lines for stdin; ours come last, since the last value wins. Raises `Refused` on a smuggled line."""
     words = {**options, "nodename": node, "action": action}
+    if not {"port", "plug"} & set(options):
+        words["port"] = node  # as Pacemaker does without a host map
     for name, value in words.items():
         if re.search(r"[\n\r\0]", name + value) or "=" in name or not name:
             raise Refused(f"cannot hand option {name!r} to the agent", "a line break in it would start another option")

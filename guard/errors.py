@@ -28,7 +28,10 @@ class Unavailable(PairguardError):
 
 
 class SettingsError(PairguardError):
-    """Settings that do not validate; the start stops here."""
+    """Settings that do not validate; the start stops here. A `why` of several lines is followed by a new line."""
+
+    def __str__(self) -> str:
+        return f"{self.what}:{self.why}\n{self.next_step}" if "\n" in self.why else super().__str__()
 
 
 class Refused(PairguardError):

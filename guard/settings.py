@@ -105,6 +105,13 @@ class Paths(Section):
     run: FilePath = Path("/run/pairguard")
 
 
+class WitnessPaths(Paths):
+    """Apart from a guard's, should both ever run on one machine."""
+
+    state: FilePath = Path("/var/lib/pairguard-witness")
+    run: FilePath = Path("/run/pairguard-witness")
+
+
 class Log(Section):
     to: Literal["auto", "journal", "stderr"] = "auto"
 
@@ -309,7 +316,7 @@ class WitnessSettings(Section):
     site: Name
     bus: Bus = Bus()
     keys: Keys
-    paths: Paths = Paths(state=Path("/var/lib/pairguard-witness"), run=Path("/run/pairguard-witness"))
+    paths: WitnessPaths = WitnessPaths()
     log: Log = Log()
     control: Control = Control()
     limits: Limits = Limits()
@@ -421,7 +428,7 @@ S = TypeVar("S", bound=Section)
 
 def _validated(model: type[S], merged: dict[str, Any], origin: Origin) -> S:
     try:
-        return model.model_validate(merged, strict=False)
+        return model.model_validate(merged)
     except ValidationError as error:
         said: dict[str, list[str]] = {}
         for fault in error.errors(include_url=False):
@@ -432,7 +439,7 @@ def _validated(model: type[S], merged: dict[str, Any], origin: Origin) -> S:
         raise SettingsError(
             "cannot start with these settings",
             "\n  " + "\n  ".join(lines),
-            "\nmend them and run: pairguard check --settings",
+            "mend them and run: pairguard check --settings",
         ) from error
 
 
@@ -441,9 +448,8 @@ def _where(merged: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
     kept: list[str] = []
     current: Any = merged
     for part in fault["loc"]:
-        if isinstance(current, dict) and part in current:
-            current = current[part]
-        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
+        known = part in current if isinstance(current, dict) else isinstance(current, list) and isinstance(part, int)
+        if known:
             current = current[part]
         elif fault["type"] != "missing":
             continue
@@ -453,9 +459,8 @@ def _where(merged: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
 
 def _shown(where: str) -> str:
     """`switch.0.port` as people count: `switch (number 1).port`."""
-    return (
-        re.sub(r"\.(\d+)(?=\.|$)", lambda m: f" (number {int(m[1]) + 1})", where) or "settings that do not go together"
-    )
+    counted = re.sub(r"\.(\d+)(?=\.|$)", lambda found: f" (number {int(found[1]) + 1})", where)
+    return counted or "settings that do not go together"
 
 
 def _said(model: type[Section], fault: Mapping[str, Any]) -> str:
@@ -468,7 +473,7 @@ def _said(model: type[Section], fault: Mapping[str, Any]) -> str:
         return f"this key is not known; {hint}"
     if kind == "missing":
         return "this key is missing"
-    text = fault["msg"].removeprefix("Value error, ")
+    text = str(fault["msg"]).removeprefix("Value error, ")
     if kind == "string_pattern_mismatch":
         text = _ALLOWED.get(fault["ctx"]["pattern"], text)
     if kind in ("model_type", "mapping_type", "dict_type"):

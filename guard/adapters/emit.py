@@ -12,6 +12,7 @@ from guard.events import CATALOGUE, plain
 from guard.ports import Clock
 
 KEPT_MAX = 512  # records kept in memory for people
+RESERVED = frozenset({"event", "message", "level", "ts", "page", "text", "at_wall"})  # a datum so named gets a "_"
 
 
 class Emitter:
@@ -25,7 +26,7 @@ class Emitter:
     def __call__(self, event: str, text: str, data: Mapping[str, object], *, page: bool = False) -> None:
         """An event outside the catalogue is a bug of ours: it is logged as `uncatalogued`, never lost."""
         name = event if event in CATALOGUE else "uncatalogued"
-        fields = {key: plain(value) for key, value in data.items() if key not in ("event", "message", "level", "ts")}
+        fields = {f"{key}_" if key in RESERVED else key: plain(value) for key, value in data.items()}
         if name != event:
             fields["kind"] = event
         level = self._log.error if page else self._log.info

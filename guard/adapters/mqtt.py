@@ -196,7 +196,7 @@ class MqttBus:
     """`guard.ports.Bus` of one party. `run` keeps it connected and is started once, as a task.
 
     `host` must be an IP literal (`resolve_once` makes one, at start); else `SettingsError`.
-    `tls` None is for loopback and tests only. `on_reject` gets every message that was refused, for the events log.
+    `tls` None is for loopback and tests only. `on_reject` gets every refused message and must not raise.
     `failure` says why the last connection ended (None = never failed); `refused`, `unacked` count sends.
     """
 

@@ -37,14 +37,15 @@ class Probe:
         ear = _Ear()
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in self._own else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
         try:
-            sock = socket.socket(family, socket.SOCK_DGRAM)
             sock.setblocking(False)
             # The guard starts before the network is up: the address may come later (ip(7), IP_FREEBIND).
             sock.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)
             sock.bind((self._own, self._port))
             transport, _ = await loop.create_datagram_endpoint(lambda: ear, sock=sock)
         except OSError as error:
+            sock.close()
             raise Unavailable(f"cannot probe from {self._own} port {self._port}", str(error)) from error
         said: bool | None = None
         heard: Instant | None = None

@@ -42,6 +42,8 @@ from guard.core.policy import Policy
 from guard.core.register import Register, commit, end_era
 
 PEER_ALIVE = "peer-alive"
+BYE_STRAGGLERS_S = 1.0  # what was sent before a bye may come this much after it
+OVERTAKEN_S_MAX = 5.0  # no node boots and has its guard up within this
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,10 @@ class Pair:
     heard: Mapping[str, Instant] = field(default_factory=dict)
     steady_since: Mapping[str, Instant] = field(default_factory=dict)  # heard without a gap since
     beats: Mapping[str, Beat] = field(default_factory=dict)
+    beat_at: Mapping[str, Instant] = field(default_factory=dict)  # when that beat came
     gatherings: Mapping[str, Gathering] = field(default_factory=dict)  # by candidate
     left: frozenset[str] = frozenset()  # guards that said bye
+    left_at: Mapping[str, Instant] = field(default_factory=dict)  # and when
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,8 @@ def hear(
     pair: Pair, sender: str, message: Message, now: Instant, wall: float, site: Site, policy: Policy
 ) -> tuple[Pair, Sends]:
     """One authentic message from one of the pair's two guards."""
+    if isinstance(message, Beat) and _overtaken(pair, sender, message, now):
+        return pair, ()
     pair = _heard(pair, sender, now, policy)
     match message:
         case Beat():
@@ -164,7 +170,7 @@ def hear(
         case AskNonce():
             return _ask_nonce(pair, sender, message)
         case SetInhibit():
-            if message.inhibit.kind in ("peer-alive", "storm"):
+            if message.inhibit.kind in ("peer-alive", "storm") or message.inhibit.id == PEER_ALIVE:
                 return pair, ((sender, Refused(message.nonce, "not-yours", "only the arbiter sets this inhibit")),)
             known, new = pair.kept.inhibits.get(message.inhibit.id), message.inhibit
             if known is not None and known.ended and new.kind in ("person", "change"):
@@ -176,9 +182,11 @@ def hear(
             found = pair.kept.inhibits.get(message.id)
             if found is not None and found.kind in ("peer-alive", "storm"):
                 return pair, ((sender, Refused(message.nonce, "not-yours", "this inhibit ends by evidence only")),)
+            if found is not None and not found.ended:  # a lift that was overtaken by the next disturbance
+                return pair, ((sender, Refused(message.nonce, "not-ended", "this inhibit has not ended yet")),)
             return _without(pair, message.id), ((sender, InhibitStored(message.nonce, message.id)),)
         case Bye():
-            return replace(pair, left=pair.left | {sender}), ()
+            return replace(pair, left=pair.left | {sender}, left_at={**pair.left_at, sender: now}), ()
         case _:
             return pair, ()
 
@@ -201,11 +209,21 @@ def _heard(pair: Pair, sender: str, now: Instant, policy: Policy) -> Pair:
     steady = pair.steady_since
     if last is None or elapsed_s(last, now) > policy.heard_s:
         steady = {**steady, sender: now}
-    return replace(pair, heard={**pair.heard, sender: now}, steady_since=steady, left=pair.left - {sender})
+    left_at = pair.left_at.get(sender)
+    straggler = left_at is not None and elapsed_s(left_at, now) <= BYE_STRAGGLERS_S
+    left = pair.left if straggler else pair.left - {sender}
+    return replace(pair, heard={**pair.heard, sender: now}, steady_since=steady, left=left)
+
+
+def _overtaken(pair: Pair, sender: str, beat: Beat, now: Instant) -> bool:
+    """A beat from before the last one says nothing about now. After a while it is another boot that counts anew."""
+    known, last = pair.beats.get(sender), pair.beat_at.get(sender)
+    recent = last is not None and elapsed_s(last, now) <= OVERTAKEN_S_MAX
+    return known is not None and recent and beat.seq <= known.seq
 
 
 def _beat(pair: Pair, sender: str, beat: Beat, now: Instant, site: Site) -> tuple[Pair, Sends]:
-    pair = replace(pair, beats={**pair.beats, sender: beat})
+    pair = replace(pair, beats={**pair.beats, sender: beat}, beat_at={**pair.beat_at, sender: now})
     kept, peer = pair.kept, pair.kept.other(sender)
     if kept.inhibits.get(PEER_ALIVE) is not None and _one_membership(pair, now):
         pair = _without(pair, PEER_ALIVE)
@@ -247,6 +265,8 @@ def _claim(
         return pair, ((sender, Refused(message.nonce, "not-you", "a claim speaks for its own node only")),)
     if kept.register.winner == target:
         return pair, ((sender, Refused(message.nonce, "peer-won", f"{target} won era {kept.register.era}")),)
+    if message.nonce in kept.refused_nonces:
+        return pair, ((sender, Refused(message.nonce, "nonce-closed", "this claim was closed without a winner")),)
     early = None if message.gather or message.off_twice else _refusal(pair, sender, message, site, policy)
     if early is not None:
         return pair, ((sender, early),)
@@ -295,7 +315,8 @@ def _progress(pair: Pair, candidate: str, now: Instant, wall: float, site: Site,
         return pair, ()
     if not _complete(gathering, now, policy):
         return pair, ()
-    pair = _contradicted(pair, gathering, now, wall, site)
+    if not gathering.claim.gather or elapsed_s(gathering.asked, now) <= policy.heard_s:  # old words are no news
+        pair = _contradicted(pair, gathering, now, wall, site, policy)
     if gathering.claim.gather:
         # Kept for its start time only: the claim that follows gets the credit, and asks the target once more.
         return (_drop(pair, candidate) if elapsed_s(gathering.started, now) > policy.unheard_s else pair), ()
@@ -316,7 +337,7 @@ def _complete(gathering: Gathering, now: Instant, policy: Policy) -> bool:
     return elapsed_s(gathering.asked, now) >= patience
 
 
-def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, site: Site) -> Pair:
+def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, site: Site, policy: Policy) -> Pair:
     """Law 3. Nothing contradicts a death while both nodes are in one membership: nobody was given up."""
     answer, target = gathering.answer, pair.kept.other(gathering.candidate)
     if gathering.claim.off_twice and answer is None:
@@ -326,6 +347,10 @@ def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, s
     why = None
     if answer is not None and answer.evidence.cluster != "down" and not answer.yielded:
         why = f"{target} itself answered the arbiter"
+    elif answer is None and (heard := pair.heard.get(target)) is not None and heard > gathering.asked:
+        why = f"{target} was heard after the question, though its answer is missing"
+    elif target in pair.left and elapsed_s(pair.heard.get(target, pair.started), now) < policy.unheard_s:
+        why = f"the guard of {target} was stopped in order a moment ago: its silence is no death"
     elif gathering.claim.ports == "up-with-change":
         why = f"the switch ports of {target} are up while the switch shows change"
     elif site.forbids in ("storm", "storm-half-open"):
@@ -506,8 +531,7 @@ def _end_inhibits(pair: Pair, now: Instant, policy: Policy) -> Pair:
     """Holds end by evidence (L2): a peer-alive, and what a dead guard can no longer lift itself."""
     for inhibit in tuple(pair.kept.inhibits.values()):
         if inhibit.kind == "peer-alive":
-            candidate = inhibit.owner
-            if _one_membership(pair, now) or _gone(pair, pair.kept.other(candidate), now, policy):
+            if _one_membership(pair, now) or any(_gone(pair, node, now, policy) for node in pair.kept.nodes):
                 pair = _without(pair, inhibit.id)
         elif inhibit.kind in ("disturbance", "redundancy") and inhibit.owner in pair.kept.nodes:
             survivor = pair.kept.other(inhibit.owner)

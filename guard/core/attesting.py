@@ -7,7 +7,7 @@ from typing import Literal
 
 from guard.core import hold
 from guard.core.evidence import Disk, Link, Replica, Role, Up, Volumes
-from guard.core.instant import Instant
+from guard.core.instant import Age, Instant
 from guard.core.messages import Attest, Beat, BeatAck, Evidence, RegisterView, ReplicaStatement, SessionHalf
 from guard.core.step import AnswerPerson, OutdateOwn, SessionKept
 from guard.core.turn import Turn, connected, peer_silent, primary, session, undrained, whole
@@ -15,6 +15,7 @@ from guard.core.writes import age as write_age
 
 MASK = ~1  # bit 0 of a generation identifier is the role (facts: DRBD)
 HALF_S = 0.3  # a session half is repeated this often until it is echoed
+BEAT_SPREAD = 0.25  # 200 guards that one breaker switched on do not beat in step for ever
 
 
 def saw_volumes(turn: Turn, volumes: Volumes) -> None:
@@ -84,7 +85,8 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         turn.put(version_at=turn.now)
     if era_changed:
         turn.remember(used=(), confirmed_off=False)
-        turn.put(right=None)
+        turn.put(right=None, closing=None)
+        turn.soon("unbar")
         turn.soon("attest")
     _attested(turn, ack)
     if ack.outdate and not primary(turn.guard) and turn.every("outdate", 5.0):
@@ -133,7 +135,7 @@ def _attested(turn: Turn, ack: BeatAck) -> None:
 def duties(turn: Turn) -> None:
     """Beats, attests and session halves when they are due."""
     guard = turn.guard
-    if turn.every("beat", guard.policy.beat_s):
+    if turn.every("beat", guard.policy.beat_s, spread=BEAT_SPREAD):
         turn.tell_arbiter(_beat(turn), expires_s=1.0)
     if guard.halves.mine is not None and (not guard.halves.echoed or _peer_names_another(turn)):
         if turn.every("half", HALF_S):
@@ -212,6 +214,10 @@ def _statement(turn: Turn, replica: Replica, from_metadata: bool) -> ReplicaStat
     generations = None if replica.unverified else replica.generations
     ledger = guard.ledgers.get(replica.resource)
     age = write_age(ledger, turn.now) if ledger is not None else None
+    if age is not None and replica.role is Role.PRIMARY and replica.link not in (Link.CONNECTED, Link.RESYNC):
+        # Cut, one write may be under way: on this disk and perhaps on the peer's, acknowledged nowhere. Without this
+        # a secondary that took it in the last moment would seem to have written after its primary (V15, V16).
+        age = Age(0.0, age.hi_s)
     continuous = guard.memory.continuous.get(replica.resource, False)
     disk = replica.disk
     if from_metadata:

@@ -187,7 +187,8 @@ def consider(turn: Turn, *, ready: bool) -> None:
         return
     if register.winner is None:
         ruling = judging.rule(judging.bundle_of(offer, waited), attempt.purpose, guard.policy, cold=attempt.cold)
-        _record(turn, attempt, offer, ruling)
+        if turn.guard.last_verdict.get("nonce") != offer.nonce:
+            _record(turn, attempt, offer, ruling)
         if attempt.dry:
             drop(turn, ruling.reason, ruling.verdict.text)
             return
@@ -229,6 +230,7 @@ def consider(turn: Turn, *, ready: bool) -> None:
 def _record(turn: Turn, attempt: Attempt, offer: Offer, ruling: judging.Ruling) -> None:
     """One complete record a verdict: what `explain` shows."""
     data: dict[str, object] = {
+        "nonce": offer.nonce,
         "purpose": attempt.purpose,
         "verdict": ruling.verdict.result.value,
         "row": ruling.verdict.row,
@@ -251,14 +253,15 @@ def heard_won(turn: Turn, won: Won) -> None:
     guard, attempt = turn.guard, turn.guard.attempt
     if attempt is None or attempt.nonce != won.nonce or attempt.committed is None or won.purpose != attempt.purpose:
         return
-    if won.version > guard.memory.version or won.era != guard.memory.era:
-        turn.remember(version=max(won.version, guard.memory.version), era=won.era)
+    if won.version > guard.memory.version:
+        turn.remember(version=won.version, era=won.era)
         turn.put(version_at=turn.now)
     if turn.since(attempt.committed) > guard.policy.fire_s:
         drop(turn, "win-too-late", "the win came later than T_fire after the commit: no right follows")
         return
-    if attempt.purpose == "fence" and (inhibits(guard) or guard.memory.holding):
-        drop(turn, "inhibited", "an inhibit came between commit and win")
+    stopped = obstacle(turn, attempt.purpose, cold=attempt.cold)
+    if stopped is not None and stopped[0] in ("inhibited", "peer-alive", "holding"):
+        drop(turn, stopped[0], f"an inhibit came between commit and win: {stopped[1]}")
         return
     right = Right(
         purpose=attempt.purpose,

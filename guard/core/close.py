@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from guard.core.claiming import drop
 from guard.core.messages import CloseAnswer, CloseAsk, Closed, CloseEra, Refused
-from guard.core.step import Bar
 from guard.core.turn import Closing, Guard, Turn, arbiter_up, connected, inhibits, undrained, whole
 
 CLOSE_S_MAX = 5.0  # a close that got no answer is given up and begun anew
@@ -125,7 +124,7 @@ def heard_closed(turn: Turn, closed: Closed) -> None:
     )
     turn.put(version_at=turn.now)
     turn.note("era-closed", f"era {register.era} begins", era=register.era, version=register.version)
-    turn.do(Bar(guard.peer, on=False))
+    turn.soon("unbar")
     turn.soon("attest")
 
 

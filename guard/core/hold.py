@@ -187,7 +187,11 @@ def advance(turn: Turn) -> None:
         for shot in view.pending:
             if shot.state == "pending" and turn.every(f"purge:{shot.target}", 5.0):
                 turn.do(PurgeShot(shot))
-    if not standing:
+    if standing:
+        turn.put(lifting=False)
+    elif guard.lifting and turn.every("lift", 0.3):
+        lift(turn, everyones=True)
+    else:
         _release(turn)
 
 
@@ -234,7 +238,8 @@ def lift(turn: Turn, *, everyones: bool = False) -> None:
     for inhibit in inhibits(guard):
         if inhibit.kind in ("peer-alive", "storm"):
             continue
-        if (everyones or inhibit.id in guard.memory.inhibits) and inhibit.id in theirs:
+        persons = inhibit.ended and inhibit.kind in ("person", "change")  # whichever guard it was opened at
+        if (everyones or persons or inhibit.id in guard.memory.inhibits) and inhibit.id in theirs:
             turn.tell_arbiter(LiftInhibit(turn.nonce(), inhibit.id))
             listed = True
     if listed:
@@ -251,13 +256,15 @@ def written(turn: Turn, event: HoldWritten) -> None:
             turn.note("property-set", "the cluster is in maintenance mode by our own property set")
         else:
             turn.note("property-not-set", "the cluster did not take the property; the brake holds alone")
-    elif event.done:
+    elif event.done and all(i.ended for i in inhibits(turn.guard)):
         _released(turn)
+    elif event.done:
+        turn.note("braked", "a new inhibit came while the property was being taken back: it is set again")
 
 
 def _released(turn: Turn) -> None:
     turn.remember(inhibits={}, holding=False)
-    turn.put(forecasts={})
+    turn.put(forecasts={}, lifting=False)
     turn.note("released", "the hold is over: our property is taken back, this node may claim again")
 
 
@@ -283,10 +290,15 @@ def ask_release(turn: Turn, event: AskRelease) -> None:
 
 
 def adopt(turn: Turn) -> None:
-    """A person's inhibit that was ended through the other node is ended here too: an end is never taken back."""
+    """A person's inhibit that was ended through the other node is ended here too: an end is never taken back.
+
+    A disturbance of ours that we do not know (a word that came late, a memory that was lost) is ours to end.
+    """
     ack = turn.guard.ack
     for theirs in ack.inhibits if ack is not None else ():
         own = turn.guard.memory.inhibits.get(theirs.id)
+        if own is None and theirs.id == disturbance_id(turn.guard.me):
+            turn.remember(inhibits={**turn.guard.memory.inhibits, theirs.id: theirs}, holding=True)
         if own is not None and theirs.kind in ("person", "change") and theirs.ended and not own.ended:
             turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, ended=True)})
 

@@ -293,8 +293,21 @@ def _advance(turn: Turn) -> None:
     _releasing_claim(turn)
     shot.advance(turn)
     claiming.dry_runs(turn)
-    if close.own_constraint(turn.guard) and turn.every("bar", 30.0):
-        turn.do(Bar(turn.guard.peer, on=True))
+    _constraint(turn)
+
+
+def _constraint(turn: Turn) -> None:
+    """Our constraint against the peer's promotion: there while we run alone, taken back (K6) once nobody does.
+
+    Repeated: an edit of the cluster may fail and a `Closed` be lost; neither order changes anything the second time.
+    """
+    guard = turn.guard
+    register = guard.ack.register if guard.ack is not None else None
+    if close.own_constraint(guard):
+        if turn.every("bar", 30.0):
+            turn.do(Bar(guard.peer, on=True))
+    elif register is not None and register.winner is None and whole(guard) is True and turn.every("unbar", 30.0):
+        turn.do(Bar(guard.peer, on=False))
 
 
 def _wholeness(turn: Turn) -> None:

@@ -303,6 +303,7 @@ def _own_win(turn: Turn) -> None:
         if right.target_live:
             turn.page_once("held-peer-alive", "this node may run alone, but the hold stays: the peer answers")
         else:
+            turn.put(lifting=True)
             hold.lift(turn, everyones=True)
 
 

@@ -32,6 +32,7 @@ class Cell:
     storm_since: Instant | None = None
     troubled_at: Instant | None = None  # the last moment at which something spoke for the storm
     let_out_at: Instant | None = None  # half-open: when the last claim was let through
+    let_out_pair: str = ""  # and whose it was
 
 
 def reported(cell: Cell, pair: str, now: Instant, policy: Policy) -> Cell:
@@ -60,10 +61,11 @@ def spoke(cell: Cell, pair: str) -> Cell:
     return cell if pair in cell.heard else replace(cell, heard=cell.heard | {pair})
 
 
-def forbids(cell: Cell, now: Instant, policy: Policy) -> str | None:
-    """Why no offer may leave this cell now, or None.
+def forbids(cell: Cell, now: Instant, policy: Policy, pair: str = "") -> str | None:
+    """Why no offer for `pair` may leave this cell now, or None.
 
-    Half-open: once the storm was quiet for the settle time one claim a minute is let through (`let_out`).
+    Half-open: once the storm was quiet for the settle time one claim a minute is let through (`let_out`), and the pair
+    whose claim it was may go on to its win for as long as a win may take (T_fire).
     """
     limit = threshold(len(cell.pairs))
     if limit is None:
@@ -76,10 +78,11 @@ def forbids(cell: Cell, now: Instant, policy: Policy) -> str | None:
     if cell.troubled_at is not None and elapsed_s(cell.troubled_at, now) < policy.settle_s:
         return "storm"
     if cell.let_out_at is not None and elapsed_s(cell.let_out_at, now) < policy.storm_retry_s:
-        return "storm-half-open"
+        its_own = pair == cell.let_out_pair and elapsed_s(cell.let_out_at, now) <= policy.fire_s
+        return None if its_own else "storm-half-open"
     return None
 
 
-def let_out(cell: Cell, now: Instant) -> Cell:
-    """One claim was let through while half-open."""
-    return replace(cell, let_out_at=now) if cell.storm_since is not None else cell
+def let_out(cell: Cell, now: Instant, pair: str = "") -> Cell:
+    """An offer left for `pair`: in a storm that is the one claim of this minute."""
+    return replace(cell, let_out_at=now, let_out_pair=pair) if cell.storm_since is not None else cell

@@ -150,7 +150,7 @@ class Guard:
     silent_since: Instant | None = None
     # what the arbiter said last
     ack: BeatAck | None = None
-    acked: Instant | None = None
+    acked: Instant | None = None  # when the beat that it answers was sent: what it says is no older
     store_doubted: bool = False
     journal_ok: bool = True  # the last memory became durable
     version_at: Instant | None = None  # when the highest version was learnt: an answer to an older beat may be lower
@@ -161,6 +161,7 @@ class Guard:
     handlers: tuple[HandlerJob, ...] = ()
     dry: tuple[DryJob, ...] = ()
     closing: Closing | None = None
+    lifting: bool = False  # a releasing claim was won: the hold is being lifted on this node
     yielding: str | None = None  # nonce of the Ask whose yield waits for the suspension
     forecasts: Mapping[bool, tuple[Forecast, Instant]] = field(default_factory=dict)  # by without_hold
     last_verdict: Mapping[str, object] = field(default_factory=dict)
@@ -231,12 +232,13 @@ class Turn:
         """Seconds since `moment`; infinity if it never was."""
         return float("inf") if moment is None else elapsed_s(moment, self.now)
 
-    def every(self, duty: str, seconds: float) -> bool:
-        """True at most once in `seconds` for this duty."""
+    def every(self, duty: str, seconds: float, *, spread: float = 0.0) -> bool:
+        """True at most once in `seconds` for this duty; `spread`: up to that part of it earlier, drawn each time."""
         next_at = self.guard.due.get(duty)
         if next_at is not None and self.now < next_at:
             return False
-        at = Instant(self.now + round(seconds * 1e9))
+        period_s = seconds * (1 - spread * self.fraction()) if spread else seconds
+        at = Instant(self.now + round(period_s * 1e9))
         self.put(due={**self.guard.due, duty: at})
         return True
 

@@ -166,7 +166,11 @@ class Acting:
     async def _sender(self) -> None:
         while True:
             send = await self._outbox.get()
-            await self._world.bus.send(send.to, send.message, expires_s=send.expires_s)
+            try:
+                await self._world.bus.send(send.to, send.message, expires_s=send.expires_s)
+            except (PairguardError, ValueError) as error:  # too large: this one message, not the guard
+                kind = send.message.kind
+                self._emit("not-sent", f"{kind} to {send.to}: {error}", {"kind": kind}, page=True)
 
     async def _read_power(self, token: str, target: str, delay_s: float) -> None:
         await self._clock.sleep(delay_s)

@@ -22,12 +22,14 @@ from guard.core.step import (
 from guard.core.turn import Guard, whole
 from guard.daemon.acting import POWER_S_MAX, Waiting, World
 from guard.daemon.showing import explained, shown
-from guard.errors import Refused
+from guard.errors import Refused, Unavailable
 from guard.ports import Clock
 
 PERSON_S_MAX = 8.0  # a person's question is answered within this, or refused
 RELEASE_TRIES = 3  # a release may first have to ask the cluster's scheduler
 INIT_S_MAX = 8.0
+LEASE_S_MAX = 31 * 86400.0
+TEXT_MAX = 500  # characters of a reason or a key: every beat's answer carries it
 Say = Callable[[str], None]
 
 
@@ -149,13 +151,13 @@ class Asking:
 
     async def _hold(self, args: Mapping[str, Any], cred: Cred) -> dict[str, Any]:
         lease = args.get("lease_s")
-        if not isinstance(lease, (int, float)) or isinstance(lease, bool) or lease <= 0:
-            raise Refused("cannot hold", f"the lease is {lease!r}", "give --for, for example --for 30m")
+        if not isinstance(lease, (int, float)) or isinstance(lease, bool) or not 0 < lease <= LEASE_S_MAX:
+            raise Refused("cannot hold", f"the lease is {lease!r:.80}", "give --for, for example --for 30m")
         request = self._clock.nonce()
-        key = args.get("key") or request
-        event = OpenHold(request, str(key), _owner(cred), _text(args, "reason"), float(lease), self._clock.wall())
+        key = _text(args, "key") if args.get("key") else request
+        event = OpenHold(request, key, _owner(cred), _text(args, "reason"), float(lease), self._clock.wall())
         answer = await self._asked(request, event, PERSON_S_MAX, None)
-        return {**answer, "key": str(key), "pair": self._pair}
+        return {**answer, "key": key, "pair": self._pair}
 
     async def _release(self) -> dict[str, Any]:
         answer: dict[str, Any] = {}
@@ -189,7 +191,7 @@ class Asking:
                 return {"outcome": "made", "pair": self._pair, "era": seen.register.era}
             await self._world.bus.send(ARBITER, order, expires_s=2.0)
             await self._clock.sleep(0.25)
-        raise Refused(
+        raise Unavailable(
             "cannot make a register", "the arbiter does not answer", "run: systemctl status pairguard-witness"
         )
 
@@ -206,7 +208,9 @@ class Asking:
             async with asyncio.timeout(deadline_s):
                 return dict(await future)
         except TimeoutError:
-            raise Refused("cannot answer in time", f"no answer of the guard in {deadline_s:g} s") from None
+            raise Unavailable(
+                "cannot answer in time", f"no answer of the guard in {deadline_s:g} s", "run: pairguard status"
+            ) from None
         finally:
             self._waiting.answers.pop(request, None)
             self._waiting.progress.pop(request, None)
@@ -215,9 +219,12 @@ class Asking:
 
 
 def _text(args: Mapping[str, Any], key: str) -> str:
+    """A short text that fits into the journal and into one message; half a surrogate pair would fit into neither."""
     value = args.get(key)
     if not isinstance(value, str) or not value:
         raise Refused(f"cannot read the request: {key} is missing", "", "see: man pairguardd")
+    if len(value) > TEXT_MAX or any("\ud800" <= char <= "\udfff" for char in value):
+        raise Refused(f"cannot read the request: {key}", f"longer than {TEXT_MAX} characters, or no text", "shorten it")
     return value
 
 

@@ -1,7 +1,8 @@
 """The guard's loop: one event at a time through the core, its memory made durable, then its effects, in that order.
 
-It decides nothing. If the memory cannot be made durable the step's effects are not carried out, except those that can
-only hold back (setting the hold, telling people); the core is told, and claims nothing until the journal works again.
+It decides nothing. If the memory cannot be made durable the step's effects are not carried out, except looks and those
+that can only hold back (setting the hold, being heard, telling people). The core is told, and told of every hand that
+did not move as of one that failed; answers to waiting clients are kept until what they rest on is on the disk.
 """
 
 from __future__ import annotations
@@ -14,19 +15,37 @@ from typing import Any, Protocol
 from pydantic import TypeAdapter, ValidationError
 
 from guard.core import machine
+from guard.core.instant import Instant, after, elapsed_s
+from guard.core.messages import Answer, Beat, SetInhibit
 from guard.core.step import (
     AnswerAgent,
     AnswerHandler,
+    AskForecast,
+    ClearHold,
     Effect,
     Event,
+    Fire,
+    Heard,
+    HoldWritten,
     JournalState,
     Memory,
     Note,
     Persisted,
     Progress,
+    ReadPower,
     Reconsider,
+    SawCluster,
+    SawMembers,
+    SawProbe,
+    SawVolumes,
+    SawWrites,
+    Seen,
+    Send,
     SetHold,
+    ShotEnded,
     Step,
+    Suspended,
+    SuspendWrites,
     Tick,
 )
 from guard.core.turn import Guard
@@ -37,6 +56,8 @@ from guard.ports import Clock, Journal, Notifier
 TICK_S = 0.1
 EVENTS_MAX = 4096  # sightings waiting for their turn; a full queue means that the loop hangs
 COMPACT_RECORDS = 2000  # memories in the journal before it is rewritten with the last one
+RETRY_S_MIN = 1.0  # a journal that failed is tried again no sooner; longer if the try itself was long
+REPEATED = (Tick, Heard, SawVolumes, SawWrites, SawMembers, SawCluster, SawProbe, Seen)  # said again by who said it
 _MEMORY: TypeAdapter[Memory] = TypeAdapter(Memory)
 
 
@@ -71,6 +92,9 @@ class Loop:
         self._woken = asyncio.Event()
         self._hands: Hands | None = None
         self._owed: Memory | None = None
+        self._retry: Instant | None = None
+        self._unsaid: list[tuple[int, AnswerAgent | AnswerHandler]] = []  # with the era they were decided in
+        self._ticked: Instant = clock.now()
         self._records = 0
         self.turns = 0
 
@@ -78,9 +102,13 @@ class Loop:
         self._hands = hands
 
     def put(self, event: Event) -> None:
-        """Queue one event. The oldest sighting falls out of a full queue: watchers say the whole again."""
+        """Queue one event. The oldest sighting falls out of a full queue, since watchers say the whole again; what a
+        client asked or a hand brought back never does."""
         if len(self._events) >= EVENTS_MAX:
-            self._events.popleft()
+            for at, old in enumerate(self._events):
+                if isinstance(old, REPEATED):
+                    del self._events[at]
+                    break
         self._events.append(event)
         self._woken.set()
 
@@ -101,14 +129,23 @@ class Loop:
             self._woken.clear()
             while self._events:
                 await self.turn(self._events.popleft())
-            await asyncio.sleep(0)  # a storm of events must not starve the watchers
+                if elapsed_s(self._ticked, self._clock.now()) > TICK_S:
+                    await self._clock.sleep(0)  # a storm of events must not starve the watchers, nor the leases
+                    await self.turn(Tick())
 
     async def turn(self, event: Event) -> None:
         """One event: decide, make durable, carry out."""
-        guard, step = machine.step(self.guard, event, self._clock.now())
+        now = self._clock.now()
+        if isinstance(event, Tick):
+            self._ticked = now
+        guard, step = machine.step(self.guard, event, now)
         self.guard = guard
         durable = await self._make_durable(step.memory)
-        self._do(step.effects if durable else tuple(e for e in step.effects if _holds_back(e)))
+        if durable:
+            self._do((*self._said_at_last(), *step.effects))
+        else:
+            self._do(tuple(e for e in step.effects if _holds_back(e)))
+            self._leave(tuple(e for e in step.effects if not _holds_back(e)))
         self.turns += 1
         self._notifier.alive()
         if not durable and guard.journal_ok:
@@ -116,18 +153,46 @@ class Loop:
         elif durable and not guard.journal_ok:
             self._events.appendleft(JournalState(ok=True))
 
+    def _leave(self, effects: tuple[Effect, ...]) -> None:
+        """What was not carried out: its failure comes back as an event, an answer waits."""
+        for effect in effects:
+            match effect:
+                case AnswerAgent() | AnswerHandler():
+                    self._unsaid.append((self.guard.memory.era, effect))
+                case Fire(intent):
+                    self.put(ShotEnded(intent, None, clean=True))  # nothing was started, so nothing may still act
+                case SuspendWrites(nonce):
+                    self.put(Suspended(nonce, False))
+                case ClearHold():
+                    self.put(HoldWritten(False, False))
+                case _:
+                    pass  # the core repeats it
+
+    def _said_at_last(self) -> tuple[Effect, ...]:
+        """The answers that waited. One of an era that is over gives nothing any more."""
+        era, waited = self.guard.memory.era, self._unsaid
+        self._unsaid = []
+        return tuple(answer if at == era else _nothing(answer) for at, answer in waited)
+
     async def _make_durable(self, memory: Memory | None) -> bool:
         owed = memory if memory is not None else self._owed
         if owed is None:
             return True
+        began = self._clock.now()
+        if self._retry is not None and began < self._retry:
+            self._owed = owed
+            return False
         try:
             await self._journal.append([_record(owed)])
         except Unavailable as error:
             if self._owed is None:
                 self._emit("journal-failed", str(error), {}, page=True)
-            self._owed = self.guard.memory
+            self._owed = owed
+            ended = self._clock.now()
+            # A hanging disk takes seconds a try: most of the time must stay for seeing and braking.
+            self._retry = after(ended, max(RETRY_S_MIN, 2 * elapsed_s(began, ended)))
             return False
-        self._owed = None
+        self._owed = self._retry = None
         self._records += 1
         if self._records >= COMPACT_RECORDS:
             await self._compact()
@@ -151,13 +216,22 @@ class Loop:
                 self._hands.carry_out(effect)
 
 
+def _nothing(answer: AnswerAgent | AnswerHandler) -> AnswerAgent | AnswerHandler:
+    """The answer that permits nothing, in the place of one that came too late."""
+    if isinstance(answer, AnswerAgent):
+        return AnswerAgent(answer.id, False, "journal-failed", "the journal could not be written while the era stood")
+    return AnswerHandler(answer.id, 1, "journal-failed")
+
+
 def _holds_back(effect: Effect) -> bool:
-    """Effects that need no durable memory because they can only hold back or tell."""
+    """Effects that need no durable memory because they only look, hold back or tell."""
     match effect:
-        case Note() | Progress() | SetHold():
+        case Note() | Progress() | SetHold() | ReadPower() | AskForecast():
             return True
         case AnswerAgent(confirmed=False) | AnswerHandler(code=1):
             return True
+        case Send(message=Beat() | SetInhibit() | Answer(yielded=False)):
+            return True  # being heard is what keeps the peer from taking this node for dead
         case _:
             return False
 

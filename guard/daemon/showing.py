@@ -167,7 +167,39 @@ def explained(guard: Guard, pair: str, now: Instant, recent: Sequence[Mapping[st
         "node": guard.me,
         "verdict": {**plain_map(last), "age_s": round(elapsed_s(Instant(at), now), 1)} if isinstance(at, int) else None,
         "events": list(recent)[-50:],
+        "readings": _readings(guard, now),
     }
+
+
+def _readings(guard: Guard, now: Instant) -> list[dict[str, Any]]:
+    """What this guard sees now, one row a reading: what, value, age in seconds (None: never read) and source."""
+
+    def row(what: str, value: object, at: Instant | None, source: str) -> dict[str, Any]:
+        age_s = None if at is None else round(elapsed_s(at, now), 1)
+        return {"what": what, "value": plain(value), "age_s": age_s, "source": source}
+
+    rows = []
+    volumes, members, cluster, ack = guard.volumes, guard.members, guard.cluster, guard.ack
+    for replica in volumes.replicas if volumes is not None else ():
+        text = (
+            f"{_ROLE[replica.role]}/{_DISK[replica.disk]}, peer {_ROLE[replica.peer_role]}/{_DISK[replica.peer_disk]}"
+        )
+        at = None if volumes is None else volumes.at
+        rows.append(row(replica.resource, f"{text}, link {replica.link.value}", at, "DRBD"))
+        ledger = guard.ledgers.get(replica.resource)
+        known = None if ledger is None else age(ledger, now)
+        ages = None if known is None else [_tenths(known.lo_s), _tenths(known.hi_s)]
+        rows.append(row(f"{replica.resource} last write", ages, at, "block counters"))
+    if members is not None:
+        text = f"peer member {members.peer_member}, quorate {members.quorate}"
+        rows.append(row("membership", text, members.at, "corosync"))
+    if cluster is not None:
+        text = f"controller {cluster.controller.value}, maintenance {cluster.maintenance}"
+        rows.append(row("cluster", text, cluster.at, "Pacemaker"))
+    if ack is not None:
+        heard = "never" if ack.peer_heard_s is None else f"{ack.peer_heard_s:.1f} s ago"
+        rows.append(row("arbiter", f"answers; it heard the peer {heard}", guard.acked, "the bus"))
+    return rows
 
 
 def plain_map(data: Mapping[str, object]) -> dict[str, object]:

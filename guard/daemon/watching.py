@@ -29,6 +29,7 @@ from guard.events import Emit
 from guard.ports import Bus, Clock, Cluster, Links, Replication, Switch, Traps, WriteCounters
 
 RESTART_S_MIN, RESTART_S_MAX = 0.5, 10.0
+BACK_S = 1.0  # a watcher that lives this long is back
 CLUSTER_S_CALM, CLUSTER_S_BUSY = 2.0, 0.5  # crm_mon costs 50 ms of CPU: look often only when it matters
 MEMBERS_S = 0.5
 BUS_S = 0.1
@@ -62,10 +63,10 @@ class Watching:
         pause_s, dead = RESTART_S_MIN, False
         while True:
             began = self._clock.now()
+            work = asyncio.ensure_future(watcher())
             try:
-                work = asyncio.ensure_future(watcher())
                 if dead:
-                    await asyncio.wait({work}, timeout=1.0)
+                    await asyncio.wait({work}, timeout=BACK_S)
                     if not work.done():
                         dead = False
                         self._put(Seen(WatcherSeen(name, alive=True)))
@@ -73,7 +74,9 @@ class Watching:
                 await work
                 why = "it ended"
             except (PairguardError, OSError, ValueError) as error:
-                why = str(error)
+                why = str(error) or type(error).__name__
+            finally:
+                work.cancel()  # without effect on what is done
             if not dead:
                 dead = True
                 self._put(Seen(WatcherSeen(name, alive=False, text=why)))

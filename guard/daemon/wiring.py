@@ -13,7 +13,7 @@ from fencing.readback import Readback
 from fencing.stock import horizon_s
 from fencing.supervisor import Supervisor
 from guard.adapters import bus as buses
-from guard.adapters import logsink, process, snmp
+from guard.adapters import folders, logsink, process, snmp
 from guard.adapters.blockstat import BlockStat
 from guard.adapters.clock import BootClock, monotonic_usec
 from guard.adapters.command_cluster import CommandCluster
@@ -33,12 +33,25 @@ from guard.core.disturbance import OwnedPort, Owner
 from guard.core.disturbance import Policy as Sight
 from guard.core.turn import Guard
 from guard.daemon.acting import Acting, Waiting, World
+from guard.daemon.acting import PowerSwitch as PowerHand
 from guard.daemon.control import Asking
 from guard.daemon.loop import Loop, remembered
 from guard.daemon.watching import Watching
 from guard.errors import PairguardError, SettingsError
 from guard.events import Emit
-from guard.ports import Bus, Clock, Cluster, DeviceSettings, Links, Members, Replication, Switch, WriteCounters
+from guard.ports import (
+    Bus,
+    Clock,
+    Cluster,
+    DeviceSettings,
+    Links,
+    Members,
+    PowerReader,
+    Replication,
+    Shooter,
+    Switch,
+    WriteCounters,
+)
 from guard.settings import Fence, GuardSettings, SwitchSettings
 from guard.wire import Rejected
 
@@ -54,7 +67,9 @@ class Surroundings:
     links: Links | None
     switches: Sequence[tuple[Switch, float]]
     traps: snmp.SnmpTraps | None
-    supervisor: Supervisor
+    shooter: Shooter
+    reader: PowerReader
+    power: PowerHand
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +115,7 @@ def real(settings: GuardSettings, clock: Clock) -> Surroundings:
     switches = [(_switch(s, settings, engine, clock), s.poll) for s in settings.switch]
     traps = settings.network.traps
     senders = frozenset(s.host for s in settings.switch)
+    supervisor = Supervisor(clock, node=pair.node)
     return Surroundings(
         replication=drbd,
         counters=BlockStat(drbd, clock),
@@ -108,7 +124,9 @@ def real(settings: GuardSettings, clock: Clock) -> Surroundings:
         links=NetlinkLinks(settings.network.interfaces, clock) if settings.network.interfaces else None,
         switches=switches,
         traps=None if traps is None else snmp.SnmpTraps(traps.address, traps.port, clock, senders=senders),
-        supervisor=Supervisor(clock, node=pair.node),
+        shooter=supervisor,
+        reader=Readback(supervisor, clock),
+        power=PowerSwitch(supervisor, clock),
     )
 
 
@@ -116,10 +134,10 @@ async def run(settings: GuardSettings, around: Surroundings, clock: Clock, emit:
     """The guard's whole life, in the order of DESIGN.md section 4, Guard start."""
     pair = settings.pair
     notifier = SystemdNotifier(monotonic_usec)
-    settings.paths.state.mkdir(parents=True, exist_ok=True, mode=0o750)
-    settings.paths.run.mkdir(parents=True, exist_ok=True)
+    folders.made(settings.paths.state, 0o750)
+    folders.made(settings.paths.run, 0o755)
     journal = FileJournal(settings.paths.state / f"{pair.node}.journal", clock)
-    killed = await around.supervisor.clear()
+    killed = await around.shooter.clear()
     if killed:
         emit("shots-cleared", f"{killed} processes of an earlier guard's shots were killed", {"killed": killed})
     devices = {node: device(fence) for node, fence in settings.fence.items()}
@@ -142,9 +160,9 @@ async def run(settings: GuardSettings, around: Surroundings, clock: Clock, emit:
         replication=around.replication,
         members=_members(around.members),
         cluster=around.cluster,
-        shooter=around.supervisor,
-        reader=Readback(around.supervisor, clock),
-        power=PowerSwitch(around.supervisor, clock),
+        shooter=around.shooter,
+        reader=around.reader,
+        power=around.power,
         devices=devices,
     )
     acting = Acting(world, clock, loop.put, emit, waiting)
@@ -254,11 +272,15 @@ def _sockets(
         world=world,
         recent=lambda: list(emit.kept),
     )
+
+    def bug(error: Exception) -> None:
+        emit("bug", f"a request could not be answered: {error}", {"error": type(error).__name__}, page=True)
+
     gid = group_id(settings.control.group)
     run_dir = settings.paths.run
     return (
-        ControlServer(run_dir / "control.sock", 0o660, asking.write, root_or_group(gid), gid=gid),
-        ControlServer(run_dir / "status.sock", 0o666, asking.read, anybody),
+        ControlServer(run_dir / "control.sock", 0o660, asking.write, root_or_group(gid), gid=gid, on_bug=bug),
+        ControlServer(run_dir / "status.sock", 0o666, asking.read, anybody, on_bug=bug),
     )
 
 

@@ -119,6 +119,8 @@ class Checkers:
                 key = (node.name, name)
                 if on:
                     self.barred_by.add(key)
+                elif name != node.peer.name:
+                    raise Violation("S7", f"{node.name} takes back a constraint on {name}, which it never sets")
                 else:
                     self.barred_by.discard(key)
             case _:
@@ -157,10 +159,16 @@ class Checkers:
                 own = memory.inhibits if memory is not None else {}
                 before = self.before.memory.inhibits if self.before is not None else {}
                 released = self.releasing.get(node.name)
-                if inhibit not in own and inhibit not in before and released is None:
+                ended = inhibit.startswith("person:") and self._ended(inhibit)
+                if inhibit not in own and inhibit not in before and released is None and not ended:
                     raise Violation("S7", f"{node.name} lifts {inhibit}, which is not its own")
             case _:
                 pass
+
+    def _ended(self, inhibit: str) -> bool:
+        kept = self.world.arbiter.kept
+        found = kept.inhibits.get(inhibit) if kept is not None else None
+        return found is None or found.ended
 
     # ---- what really happened
 

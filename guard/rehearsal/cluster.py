@@ -68,7 +68,7 @@ class Cluster:
         node = self.node
         if not self.running:
             return ClusterView(node.local(), Up.DOWN, Up.UNKNOWN, None, None, False, None, False)
-        pending = ()
+        pending: tuple[PendingShot, ...] = ()
         if self.request is not None:
             pending = (PendingShot(node.peer.name, "reboot", "pacemaker-controld", node.name, "pending"),)
         return ClusterView(

@@ -167,9 +167,9 @@ class Disks:
                 self.lose(name)
         both = [self.of[n] for n in ("A", "B")]
         running = all(self.world.nodes[n].runs() for n in ("A", "B"))
-        if running and self.world.network.open("A", "B") and all(r.link is Link.CONNECTING for r in both):
-            if self.world.rng.random() < 0.25:
-                self._handshake()
+        meet = running and self.world.network.open("A", "B") and all(r.link is Link.CONNECTING for r in both)
+        if meet and self.world.rng.random() < 0.25:
+            self._handshake()
 
     def lose(self, name: str) -> None:
         """The connection is gone, as this end notices."""

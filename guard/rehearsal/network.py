@@ -45,12 +45,13 @@ class Network:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.state: dict[Path, str] = {p: "open" for p in EVERY}
+        self.state: dict[Path, str] = dict.fromkeys(EVERY, "open")
         self.kept: dict[Path, list[Parcel]] = {p: [] for p in EVERY}
         self.loss = 0.0  # probability of loss, repetition and of a long delay of one bus message
         self.repeat = 0.0
         self.late = 0.0
         self.late_s_max = 6.0
+        self.drops: set[str] = set()  # kinds of messages that never arrive
 
     def open(self, one: str, two: str) -> bool:
         return self.state[path(one, two)] == "open"
@@ -92,9 +93,11 @@ class Network:
         elif state == "open":
             self.world.at(self.world.rng.uniform(0.0005, 0.02), deliver)
 
-    def message(self, sender: str, to: str, deliver: Callable[[], None]) -> None:
+    def message(self, sender: str, to: str, kind: str, deliver: Callable[[], None]) -> None:
         """One message over the bus: to the broker and on to the receiver, with the bus's own vices."""
         rng = self.world.rng
+        if kind in self.drops:
+            return
         copies = 2 if rng.random() < self.repeat else 1
         for _ in range(copies):
             if rng.random() < self.loss:

@@ -156,9 +156,12 @@ class Shell:
         match effect:
             case Send(to, message, _):
                 if to == ARBITER:
-                    world.network.message(node.name, ARBITER, lambda: world.arbiter.hear(node.name, message))
+                    world.network.message(
+                        node.name, ARBITER, message.kind, lambda: world.arbiter.hear(node.name, message)
+                    )
                 elif to == node.peer.name:
-                    world.network.message(node.name, to, lambda: node.peer.shell.take(Heard(node.name, message)))
+                    heard = Heard(node.name, message)
+                    world.network.message(node.name, to, message.kind, lambda: node.peer.shell.take(heard))
             case ReadPower(token, target, delay_s):
                 world.devices[target].read(node, token, delay_s)
             case Persisted(intent):
@@ -191,9 +194,7 @@ class Shell:
             case AskForecast(lost, without_hold):
                 node.later(
                     0.3,
-                    lambda: self.take(
-                        Forecasted(without_hold, node.cluster.forecast(lost, without_hold=without_hold))
-                    ),
+                    lambda: self.take(Forecasted(without_hold, node.cluster.forecast(lost, without_hold=without_hold))),
                 )
             case PurgeShot():
                 node.cluster.purge()

@@ -58,9 +58,11 @@ class Device:
 
         life = None if self.horizon_s is None else shot_s + self.horizon_s
         self.world.network.carry(by.name, self.name, land, life_s=life)
-        started = self.world.now
+        started, guard = self.world.now, by.shell.starts
 
         def look() -> None:
+            if by.shell.starts != guard:
+                return  # a guard's start kills and empties the shot's cgroup
             if landed and self.world.network.open(by.name, self.name):
                 by.shell.take(ShotEnded(intent, 0, True))
             elif self.world.now - started >= shot_s * 1e9:

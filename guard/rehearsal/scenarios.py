@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable
 
 from guard.core.evidence import GateFacts, LinkSighting, Up
-from guard.core.step import AskRelease, Fire, OpenHold, Seen
+from guard.core.step import AskRelease, Fire, Leaving, OpenHold, Seen
 from guard.rehearsal.checkers import Unmet, Violation, expect
 from guard.rehearsal.fuzz import fuzz
 from guard.rehearsal.network import BUS_A, BUS_B, DEVICE_OF_A, DEVICE_OF_B, EVERY, PAIR
@@ -202,11 +202,12 @@ def guard_killed_mid_shot(world: World) -> None:
 
 
 def guard_restart_while_cut(world: World) -> None:
-    """Guards are restarted in the middle of a freeze."""
+    """Guards are upgraded (stopped in order, started again) in the middle of a freeze."""
     world.begin()
     world.network.cut(PAIR)
     for name in world.rng.choice(("A", "B", "AB")):
         world.run(world.rng.uniform(0.5, 6.0))
+        world.nodes[name].shell.take(Leaving())
         world.nodes[name].restart_guard()
     world.run(10)
     nobody_shot(world)
@@ -332,7 +333,7 @@ def storm_in_the_cell(world: World) -> None:
     silent = world.rng.random() < 0.5
     world.network.cut(*((PAIR, BUS_A) if silent else (PAIR,)))
     world.arbiter.others_lost(3)
-    world.run(12)
+    world.run(7 if silent else 20)  # silent for longer than the settle time, the half-open storm would let one claim go
     nobody_shot(world)
     world.arbiter.others_back()
     world.again_whole()
@@ -412,6 +413,48 @@ def gate_off_yield(world: World) -> None:
     primary_is(world, "A")
 
 
+def answers_lost(world: World) -> None:
+    """A freeze in which no live answer reaches the arbiter: it still hears the nodes, so nobody is fenced."""
+    world.begin()
+    world.network.drops.add("answer")
+    world.network.cut(PAIR)
+    world.run(20)
+    nobody_shot(world)
+    world.network.drops.clear()
+    world.again_whole()
+    nobody_shot(world)
+
+
+def freeze_then_death(world: World) -> None:
+    """Both live through a freeze that is found out as one; then one of them hangs for good: the other goes on."""
+    world.begin()
+    world.network.cut(PAIR)
+    world.run(world.rng.uniform(4.0, 9.0))
+    nobody_shot(world)
+    dead = world.rng.choice("AB")
+    survivor = "B" if dead == "A" else "A"
+    world.nodes[dead].hang(True)
+    winner = world.arbiter.kept.register.winner if world.arbiter.kept is not None else None
+    if winner in (None, survivor):
+        ok = world.until(lambda: any(t == dead for _, t, _ in world.fenced), 90)
+        expect(ok, f"{survivor} does not go on: {world.why_not_whole()}")
+    else:
+        world.run(40)  # the winner died before the close: a person decides
+        nobody_shot(world)
+        world.nodes[dead].power_off("a person switches it off and on")
+    world.again_whole(120)
+
+
+def words_closed(world: World) -> None:
+    """`Closed` never arrives: the era ends all the same, and the constraint is taken back."""
+    world.begin()
+    world.network.drops.add("closed")
+    world.nodes["B"].power_off("its power supply died")
+    expect(world.until(lambda: bool(world.grants), 15), "the primary was not let go on")
+    world.run(2)
+    world.again_whole()
+
+
 def late_words(world: World) -> None:
     """A bus that loses, repeats, reorders and delays by seconds, around a death: late words open nothing."""
     world.begin()
@@ -457,6 +500,9 @@ STORIES: tuple[Scenario, ...] = (
     cold_start_alone,
     cold_start_cut,
     gate_off_yield,
+    answers_lost,
+    freeze_then_death,
+    words_closed,
     late_words,
 )
 

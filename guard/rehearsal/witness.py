@@ -1,4 +1,4 @@
-"""The rehearsed arbiter: the shipped pair logic with a store that may be lost or rolled back, and a process that dies."""
+"""The rehearsed arbiter: the shipped pair logic, a store that may be lost or rolled back, a process that dies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Arbiter:
         return f"boot-arbiter-{self.boots}"
 
     def site(self) -> arbiter.Site:
-        return arbiter.Site(self.store_id, storm.forbids(self.cell, self.local(), self.world.policy))
+        return arbiter.Site(self.store_id, storm.forbids(self.cell, self.local(), self.world.policy, PAIR))
 
     # ---- orders of the scenario
 
@@ -118,9 +118,7 @@ class Arbiter:
     def tick(self) -> None:
         if not self.up or self.pair is None:
             return
-        pair, sends = arbiter.tick(
-            self.pair, self.local(), self.world.now / NS_PER_S, self.site(), self.world.policy
-        )
+        pair, sends = arbiter.tick(self.pair, self.local(), self.world.now / NS_PER_S, self.site(), self.world.policy)
         self._carry_out(pair, sends)
 
     def _storm(self, beat: Beat) -> None:
@@ -134,7 +132,7 @@ class Arbiter:
         self._keep(pair)
         for to, message in sends:
             if isinstance(message, Offer):
-                self.cell = storm.let_out(self.cell, self.local())
+                self.cell = storm.let_out(self.cell, self.local(), PAIR)
             if isinstance(message, Won):
                 self.world.tell(ARBITER, f"{to} wins era {message.era} for `{message.purpose}`")
             self._send(to, message)
@@ -152,4 +150,4 @@ class Arbiter:
             self.world.checkers.delivered(node, message)
             node.shell.take(Heard(ARBITER, message))
 
-        self.world.network.message(ARBITER, to, deliver)
+        self.world.network.message(ARBITER, to, message.kind, deliver)

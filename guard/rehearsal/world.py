@@ -11,6 +11,7 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from guard.core.instant import NS_PER_S
 from guard.core.policy import Policy
@@ -50,7 +51,7 @@ class World:
         self.pages: list[tuple[str, str]] = []
         self.crashes: list[Crash] = []
         self.crash_chance = 0.0
-        self.fence_action = "off"
+        self.fence_action: Literal["off", "reboot"] = "off"
         self.grants: list[tuple[str, int]] = []  # (node, era) of each code 4 or 7 that DRBD took
         self.fenced: list[tuple[str, str, int]] = []  # (by, target, era) of each shot that landed on a running node
         self.landed: list[tuple[str, str]] = []
@@ -204,6 +205,7 @@ class World:
         primaries = [n for n in ("A", "B") if self.disks.of[n].writable() and self.nodes[n].cluster.mounted]
         guards = [node.shell.guard for node in self.nodes.values()]
         free = all(g is not None and not g.memory.holding and not g.memory.inhibits for g in guards)
+        free = free and not any(n.cluster.properties.ours or n.cluster.properties.barred for n in self.nodes.values())
         kept = self.arbiter.kept
         closed = kept is not None and kept.register.winner is None and not kept.inhibits
         same = a.current == b.current and a.disk.value == b.disk.value == "U"

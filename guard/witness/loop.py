@@ -11,12 +11,13 @@ from dataclasses import replace
 from guard.core import arbiter, storm
 from guard.core.arbiter import Kept, Pair, Sends, Site
 from guard.core.instant import Instant
-from guard.core.messages import Beat, Bye, Claim, Closed, Init, Message, Refused
+from guard.core.messages import ARBITER, Beat, Bye, Closed, Init, Message, Offer, Refused
 from guard.core.policy import Policy
 from guard.core.storm import Cell
-from guard.errors import Unavailable
+from guard.errors import PairguardError, Unavailable
 from guard.events import Emit
 from guard.ports import Bus, Clock, Delivery, Notifier
+from guard.wire import NAME
 from guard.witness.store import Store
 
 TICK_S = 0.05  # a gathering waits 0.3 s: a sixth of it
@@ -96,7 +97,8 @@ class Arbiter:
                 self._emit("store-failed", f"{error}: nothing is decided until it can be written", {}, page=True)
             self.store_trouble = str(error)
             return
-        self.store_trouble = None
+        if changed:  # what was not written proves nothing about the disk
+            self.store_trouble = None
         self.pairs, self.cells = work.pairs, work.cells
         for kept in changed:
             self._tell_changes(before.get(kept.pair), kept)
@@ -111,7 +113,10 @@ class Arbiter:
     async def _say(self) -> None:
         while True:
             to, message = await self._outbox.get()
-            await self._bus.send(to, message, expires_s=3.0)
+            try:
+                await self._bus.send(to, message, expires_s=3.0)
+            except (PairguardError, ValueError) as error:  # too large, or no name: this one message, not the witness
+                self._emit("not-sent", f"{message.kind} to {to}: {error}", {"kind": message.kind}, page=True)
 
     def _tell_changes(self, before: Pair | None, kept: Kept) -> None:
         """One record for every change of a register or an inhibit."""
@@ -150,13 +155,14 @@ class _Work:
         self.pairs = dict(owner.pairs)
         self.cells = dict(owner.cells)
         self.sends: list[tuple[str, Message]] = []
+        self._new: dict[str, str] = {}  # node -> pair that was made in this very batch
 
     def hear(self, delivery: Delivery) -> None:
         message, sender = delivery.body, delivery.sender
         if isinstance(message, Init):
             self._init(delivery, message)
             return
-        name = self._owner.pair_of(sender)
+        name = self._pair_of(sender)
         pair = self.pairs.get(name) if name is not None else None
         if pair is None:
             self._stranger(sender, message)
@@ -164,8 +170,6 @@ class _Work:
         policy = self._owner._policy
         if isinstance(message, Beat):
             self._report(pair, sender, message)
-        if isinstance(message, Claim) and not message.gather:
-            self.cells[pair.kept.cell] = storm.let_out(self.cells[pair.kept.cell], self.now)
         site = self._site(pair.kept)
         pair, sends = arbiter.hear(pair, sender, message, self.now, self.wall, site, policy)  # type: ignore[arg-type]
         if isinstance(message, Bye):
@@ -181,12 +185,17 @@ class _Work:
             if after is not pair or sends:
                 self._put(after, sends)
 
+    def _pair_of(self, node: str) -> str | None:
+        return self._new.get(node) or self._owner.pair_of(node)
+
     def _put(self, pair: Pair, sends: Sends) -> None:
         self.pairs[pair.kept.pair] = pair
         self.sends.extend(sends)
+        if any(isinstance(message, Offer) for _, message in sends):
+            self.cells[pair.kept.cell] = storm.let_out(self.cells[pair.kept.cell], self.now, pair.kept.pair)
 
     def _site(self, kept: Kept) -> Site:
-        forbids = storm.forbids(self.cells[kept.cell], self.now, self._owner._policy)
+        forbids = storm.forbids(self.cells[kept.cell], self.now, self._owner._policy, kept.pair)
         return Site(self._owner.store_id, forbids)
 
     def _report(self, pair: Pair, sender: str, beat: Beat) -> None:
@@ -202,13 +211,16 @@ class _Work:
     def _init(self, delivery: Delivery, message: Init) -> None:
         """`pairguard init`: both nodes must be free, and the sender one of them."""
         sender = delivery.sender
-        taken = [n for n in message.nodes if self._owner.pair_of(n) is not None]
-        wrong = sender not in message.nodes or message.preferred not in message.nodes or not delivery.pair
+        taken = [n for n in message.nodes if self._pair_of(n) is not None]
+        names = (*message.nodes, delivery.pair, message.cell)
+        named = all(NAME.match(n) for n in names) and len({*message.nodes, ARBITER}) == 3
+        wrong = sender not in message.nodes or message.preferred not in message.nodes or not named
         if taken or wrong or delivery.pair in self.pairs:
             text = f"{', '.join(taken) or delivery.pair} has a register already" if not wrong else "not of this pair"
             self.sends.append((sender, Refused(message.nonce, "exists" if not wrong else "not-yours", text)))
             return
         pair = arbiter.made(message, delivery.pair, self.now, self._owner._boot_id)
+        self._new.update(dict.fromkeys(message.nodes, delivery.pair))
         cell = self.cells.get(message.cell) or Cell(self._owner._started)
         self.cells[message.cell] = replace(cell, pairs=cell.pairs | {delivery.pair})
         view = pair.kept.register.view(self._owner.store_id)

@@ -52,7 +52,15 @@ class Store:
     def load(self) -> Mapping[str, Kept]:
         """Every pair. `Unreadable` names the first record that does not validate: nothing is guessed."""
         pairs = {}
-        for name, text in self._db.execute("SELECT name, kept FROM pair ORDER BY name"):
+        try:
+            rows = self._db.execute("SELECT name, kept FROM pair ORDER BY name").fetchall()
+        except sqlite3.DatabaseError as error:
+            raise Unreadable(
+                f"cannot read the store {self.path}",
+                str(error),
+                "look at the disk; restore nothing: make new registers (`pairguard init`) while the pairs are whole",
+            ) from error
+        for name, text in rows:
             try:
                 pairs[name] = _KEPT.validate_json(text)
             except ValidationError as error:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guard.adapters import bus as buses
-from guard.adapters import logsink
+from guard.adapters import folders, logsink
 from guard.adapters.clock import BootClock, monotonic_usec
 from guard.adapters.control import ControlServer, PeerCred, anybody
 from guard.adapters.emit import Emitter
@@ -37,8 +37,12 @@ async def serve(settings: WitnessSettings) -> None:
         settings.bus, settings.keys, party=ARBITER, site=settings.site, pair="", clock=clock, on_reject=rejected
     )
     arbiter = Arbiter(store, bus, clock, settings.limits.policy(), emit, notifier)
-    settings.paths.run.mkdir(parents=True, exist_ok=True)
-    reading = ControlServer(settings.paths.run / "status.sock", 0o666, _reader(arbiter, settings.site), anybody)
+
+    def bug(error: Exception) -> None:
+        emit("bug", f"a request could not be answered: {error}", {"error": type(error).__name__}, page=True)
+
+    run = folders.made(settings.paths.run, 0o755)
+    reading = ControlServer(run / "status.sock", 0o666, _reader(arbiter, bus, settings.site), anybody, on_bug=bug)
     emit("witness-started", f"{len(arbiter.pairs)} pairs", {"pairs": len(arbiter.pairs), "store_id": store.store_id})
     try:
         async with asyncio.TaskGroup() as group:
@@ -51,7 +55,7 @@ async def serve(settings: WitnessSettings) -> None:
         store.close()
 
 
-def _reader(arbiter: Arbiter, site: str) -> Any:
+def _reader(arbiter: Arbiter, bus: buses.RunningBus, site: str) -> Any:
     async def answer(verb: str, args: Mapping[str, Any], cred: PeerCred, progress: Any) -> dict[str, Any]:
         if verb != "status":
             raise Refused(f"cannot do {verb!r} here", "this socket only shows", "use: pairguard status")
@@ -60,6 +64,7 @@ def _reader(arbiter: Arbiter, site: str) -> Any:
             "site": site,
             "store_id": arbiter.store_id,
             "store_trouble": arbiter.store_trouble,
+            "rejected": dict(bus.inbox.rejected),
             "pairs": [
                 {
                     "pair": name,

@@ -33,6 +33,7 @@ TC_PASS, TC_DROP = 0, 2  # TC_ACT_OK, TC_ACT_SHOT (linux/pkt_cls.h)
 BLACK_HOLE = f"4,32 0 0 0,21 0 1 {0x0180C200},6 0 0 {TC_PASS},6 0 0 {TC_DROP}"
 NEAREST_BRIDGE = bytes.fromhex("0180c200000e")  # IEEE 802.1Q table 8-1: never forwarded
 LOCAL_EXPERIMENT = bytes.fromhex("88b5")  # IEEE 802 local experimental EtherType 1
+RETURN_PRIORITY = 16384  # behind agg2, before the access switches (fabric.PRIORITY)
 LATE_MAX_AGE_S = 40.0  # the longest max_age of 802.1D: held BPDUs must not age out, or STP would act too
 
 
@@ -67,8 +68,13 @@ class StpFreeze:
         self.fabric.links(self._ends, up=False)
 
     def end(self) -> None:
-        """The tree has thawed by itself; later port changes are quick again. The root stays away: its return freezes."""
+        """It has thawed by itself; later port changes are quick again. agg1 stays away: its return would freeze too."""
         self.fabric.set_timers(FORWARD_DELAY_S_MIN)
+
+    def restore(self) -> None:
+        """Bring the lost switch back with full redundancy, but not as root: nothing freezes a second time."""
+        self.fabric.space.ip("agg1", [f"link set br0 type bridge priority {RETURN_PRIORITY}"])
+        self.fabric.links(self._ends, up=True)
 
 
 class BlackHole:

@@ -37,6 +37,7 @@ LIMITS: dict[str, object] = {
 }  # scaled like the freezes (12 s for 90 s); all else is the default
 HORIZON = "30s"  # fence_lab speaks TCP, its sockets are destroyed when a shot ends; far longer than any session of it
 ETC = "/etc/pairguard"
+INITIALISE_S_MAX = 30.0
 TRAPS_PAIRS_MAX = 4  # each trap is one process a receiver: many receivers would load the machine more than the pairs do
 
 
@@ -131,10 +132,31 @@ def programs() -> dict[str, list[str]]:
 
 
 def initialise(site: Site, pair: str) -> None:
-    """What a person does once, while the pair is whole: `pairguard init`."""
-    done = site.nodes[f"{pair}a"].run_in(["pairguard", "init", "--key", f"lab-{pair}"], deadline_s=30)
-    if done.returncode != 0:
-        raise LabFailed(f"{pair}: pairguard init: {done.returncode}: {done.stdout[-400:]}{done.stderr[-400:]}")
+    """What a person does once, while the pair is whole (`pairguard init`), asked of the daemon itself until it agrees.
+
+    A guard refuses until the session is attested, some seconds after the pair is whole.
+    """
+    node = site.nodes[f"{pair}a"]
+    until = boottime() + INITIALISE_S_MAX
+    while True:
+        answer = ask_guard(node, "init", {})
+        if "done" in answer:
+            return
+        if boottime() > until:
+            raise LabFailed(f"{pair}: init: {json.dumps(answer)[:600]}")
+        time.sleep(0.5)
+
+
+def ask_guard(node: Node, verb: str, args: Mapping[str, object], *, deadline_s: float = 20.0) -> dict[str, object]:
+    """One question to a node's daemon on its control socket; its last answer (`done` or `error`)."""
+    question = json.dumps({"schema": "pairguard.control/1", "verb": verb, "args": args}) + "\n"
+    socat = ["socat", "-t", str(deadline_s), "-", "UNIX-CONNECT:/run/pairguard/control.sock"]
+    done = node.run_in(socat, stdin=question, deadline_s=deadline_s + 2)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        return {"error": {"what": "no answer", "why": done.stderr[-300:]}}
+    answer = json.loads(lines[-1])
+    return dict(answer) if isinstance(answer, dict) else {"error": {"what": "no object"}}
 
 
 def guard_events(site: Site, node: Node) -> list[Event]:

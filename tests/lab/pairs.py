@@ -14,6 +14,7 @@ from tests.lab import guarded
 from tests.lab.bmc import PowerControllers
 from tests.lab.cluster import Fence, cib, corosync_conf
 from tests.lab.fabric import Fabric, address
+from tests.lab.freeze import SETTLE_S
 from tests.lab.node import Node
 from tests.lab.plan import Plan, first_primary, nodes_of
 from tests.lab.record import Record
@@ -112,6 +113,8 @@ class Site:
     def start(self) -> None:
         """Boot every node once the in-band net is whole."""
         self.fabric.wait_forwarding()
+        if self.plan.guarded:
+            time.sleep(SETTLE_S)  # the word of the last topology change goes round: a guard would rightly brake on it
         with ThreadPoolExecutor(max_workers=4) as pool:
             for done in [pool.submit(node.power_on) for node in self.nodes.values()]:
                 done.result()

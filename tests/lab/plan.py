@@ -20,6 +20,7 @@ class Plan:
     `replication`: `drbd` (the stand-in at the command-line edge) or `stateful` (no data; not with a guard).
     `latency_s`: from a power-off's acknowledgement to its effect.
     `ports_stay_up`: a node without power keeps its link (a hung kernel).
+    `restore`: after an stp freeze the lost switch comes back 2 s after the thaw (redundancy whole again).
     `snmp`: agents on the switches; None: only when guarded. `watch_s`: how long is watched after the thaw.
     """
 
@@ -38,6 +39,7 @@ class Plan:
     settle_s: float = 2.0
     watch_s: float = 14.0
     form_s_max: float = 90.0
+    restore: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= 40:

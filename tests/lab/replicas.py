@@ -128,6 +128,7 @@ class Drbd:
             ]
         )
         node.boot_lines.append("mount -t tmpfs tmpfs /sys/block")
+        node.boot_lines.append("mount -t tmpfs tmpfs /sys/module && mkdir /sys/module/drbd")  # "the module is loaded"
         node.services.insert(
             0,
             Service("drbdd", (SYSTEM_PYTHON, str(STANDIN / "drbdd.py")), wait_for="test -S /run/drbd-standin/control"),

@@ -33,6 +33,7 @@ def main(words: list[str] | None = None) -> int:
         rings=options.rings,
         ports_stay_up=options.ports_stay_up,
         watch_s=options.watch,
+        restore=options.restore,
     )
     begun = boottime()
     try:
@@ -78,6 +79,7 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
         "--ports-stay-up", action="store_true", help="a node without power keeps its link, as a hung kernel does"
     )
     parser.add_argument("--watch", type=float, default=14.0, help="seconds watched after the thaw")
+    parser.add_argument("--restore", action="store_true", help="bring the lost switch back 2 s after an stp thaw")
     parser.add_argument("--quiet", action="store_true", help="only the table")
     parser.add_argument("--out", type=Path, default=Path("build/lab/last"))
     return parser.parse_args(words)

@@ -17,6 +17,7 @@ from tests.lab.record import Event, Interval, Record, spans, uncovered_s
 from tests.lab.space import boottime
 
 LATE_DRAIN_S = 3.0
+RESTORE_AFTER_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,10 @@ def freeze_and_watch(site: Site, primaries: dict[str, str], during: Callable[[Si
         site.fabric.wait_forwarding(90)
     record.mark("thaw")
     thawed = boottime()
+    if plan.restore and isinstance(freeze, StpFreeze):
+        time.sleep(RESTORE_AFTER_S)
+        freeze.restore()
+        record.add("restored", "lab", "agg1")
     if isinstance(freeze, Late):
         time.sleep(min(LATE_DRAIN_S, plan.watch_s))
         freeze.clear()

@@ -49,11 +49,13 @@ class Daemon:
     async def serve(self) -> None:
         """Until SIGTERM. What is up then stays as a power loss would leave it."""
         run_dir().mkdir(parents=True, exist_ok=True)
-        path = run_dir() / "control"
+        path, fresh = run_dir() / "control", run_dir() / "control.new"
         path.unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        server = await asyncio.start_unix_server(self._control, path, limit=1 << 24)
+        server = await asyncio.start_unix_server(self._control, fresh, limit=1 << 24)
+        fresh.replace(path)  # who sees it can connect to it
         print("drbd: initialized. Version: 8.4.11 (stand-in)", file=sys.stderr, flush=True)
         await stop.wait()
         server.close()

@@ -264,7 +264,7 @@ class Node:
 
 
 class Pair:
-    """Nodes a (dials, through the proxy) and b, up and Connected, a Primary."""
+    """Nodes a (dials, through the proxy) and b; `up` makes them Connected and a Primary."""
 
     def __init__(self, folder: Path, fencing: str = "resource-and-stonith", rate: str = "10M") -> None:
         self.a, self.b = Node("a", folder / "a"), Node("b", folder / "b")
@@ -288,6 +288,9 @@ class Pair:
             meta.set_gi(GI)
             save_meta(node.prefix, meta)
             node.start()
+
+    def up(self) -> None:
+        """Until both are whole and a is Primary."""
         for node in (self.a, self.b):
             until("daemon", (node.run / "control").exists)
             assert node.do("up") == 0

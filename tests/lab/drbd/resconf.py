@@ -11,7 +11,14 @@ TOKEN = re.compile(r'\s*(?:#[^\n]*|"((?:[^"\\]|\\.)*)"|([{};])|([^\s{};"#]+))')
 SECTIONS = ("options", "net", "disk", "startup", "handlers")
 # drbdsetup-84 xml-help {net,disk}-options: the defaults of what this stand-in heeds.
 DEFAULTS = {
-    "net": {"protocol": "C", "timeout": "60", "ping-int": "10", "ping-timeout": "5", "connect-int": "10"},
+    "net": {
+        "protocol": "C",
+        "timeout": "60",
+        "ping-int": "10",
+        "ping-timeout": "5",
+        "connect-int": "10",
+        "on-congestion": "block",
+    },
     "disk": {"fencing": "dont-care", "resync-rate": "250k"},
 }
 

@@ -29,6 +29,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., Pair]]:
 
     def build(**how: str) -> Pair:
         made.append(Pair(tmp_path, **how))
+        made[-1].up()
         return made[-1]
 
     yield build

@@ -1,0 +1,435 @@
+"""Orders to this node's guard: `verdict` (a dry run), `hold`, `release` and `init`. The guard decides, this only asks.
+
+What is reported as done was read back: `hold` ends with 0 only when the status shows *held*, `release` only when it
+shows no hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from guard.cli.options import (
+    DENY,
+    DURATION,
+    GO,
+    HOLDING,
+    PARTIAL,
+    UNVERIFIED,
+    WAIT,
+    WrongScope,
+    answer,
+    command,
+)
+from guard.errors import PairguardError, Refused, SettingsError, Unavailable
+
+if TYPE_CHECKING:
+    from guard.cli.wiring import Loaded
+    from guard.settings import GuardSettings
+
+POLL_S = 0.5  # how often the status is read while waiting; the guard's own tick is 0.1 s
+RETRY_AFTER_S = 5.0  # what `retry_after_s` says where the guard names no time
+NOBODY = frozenset({"arbiter-silent", "no-answer"})  # reasons of the guard: nobody answers
+LATER = frozenset(  # reasons that end by themselves or by an order
+    {"inhibited", "peer-alive", "holding", "storm", "settling", "closing", "yielding", "offer-passed", "busy"}
+    | {"cold-wait", "needs-yield", "stale-offer", "claimed"}
+)
+
+
+def _guard(loaded: Loaded, what: str, pairs: Sequence[str] = ()) -> GuardSettings:
+    """The settings of this node's guard, if this is a node and the pairs named are its own."""
+    if loaded.guard is None:
+        raise WrongScope(f"cannot {what} here", "this machine has no guard", "run it on a node of the pair")
+    strangers = [name for name in pairs if name != loaded.guard.pair.name]
+    if strangers:
+        own = loaded.guard.pair.name
+        raise WrongScope(f"cannot {what} {', '.join(strangers)}", f"this node belongs to {own}", "run it there")
+    return loaded.guard
+
+
+async def _row(guard: GuardSettings) -> Mapping[str, Any] | PairguardError:
+    """This pair's row of the status, or why there is none."""
+    from guard.cli import wiring
+
+    found = await wiring.bounded(wiring.show(guard.paths.run, "status"), wiring.READ_S_MAX + 1.0, "the guard")
+    if isinstance(found, PairguardError):
+        return found
+    rows: list[Mapping[str, Any]] = [each for each in found.get("pairs", ()) if each.get("pair") == guard.pair.name]
+    return rows[0] if rows else Unavailable("cannot read the guard's status", f"it has no row for {guard.pair.name}")
+
+
+async def _until(
+    guard: GuardSettings, wanted: Callable[[Mapping[str, Any]], bool], wait_s: float
+) -> tuple[bool, Mapping[str, Any] | PairguardError]:
+    """Read the status until `wanted` holds or `wait_s` seconds have passed; at least once."""
+    from guard.cli import wiring
+    from guard.core.instant import elapsed_s
+
+    clock = wiring.clock()
+    begun = clock.now()
+    while True:
+        row = await _row(guard)
+        if not isinstance(row, PairguardError) and wanted(row):
+            return True, row
+        if elapsed_s(begun, clock.now()) >= wait_s:
+            return False, row
+        await clock.sleep(POLL_S)
+
+
+# ------------------------------------------------------------------ verdict
+
+
+@command(name="verdict")
+@click.option("--target", required=True, metavar="NODE", help="The node that would be fenced or gone without.")
+@click.option(
+    "--purpose", type=click.Choice(["fence", "alone"]), default="fence", help="What the claim would be for (fence)."
+)
+def verdict(target: str, purpose: str, as_json: bool, config: str | None) -> None:
+    """A dry run: would a claim against NODE be granted now, and why or why not?
+
+    Asks the arbiter and the peer, writes nothing. Exit codes: 0 yes, 80 wait,
+    81 no, 85 nobody answers.
+    """
+    from guard.cli import wiring
+
+    guard = _guard(wiring.load(config), "judge")
+    data, code = wiring.do(_judged(guard, target, purpose))
+    answer(data, _verdict_text(data), code, as_json=as_json)
+
+
+async def _judged(guard: GuardSettings, target: str, purpose: str) -> tuple[dict[str, Any], int]:
+    from guard.cli import wiring
+
+    said = await wiring.order(guard.paths.run, "verdict", {"target": target, "purpose": purpose})
+    row = await _row(guard)
+    register = None if isinstance(row, PairguardError) else row.get("register")
+    winner = (register or {}).get("winner")
+    judged: Mapping[str, Any] = said.get("data") or {}
+    reason, text = str(said.get("outcome")), str(said.get("text"))
+    may = may_now(reason, judged)
+    if winner is not None:
+        text += f"; the register has a winner already: {winner}, era {register['era'] if register else '?'}"
+    data: dict[str, Any] = {
+        "schema": "pairguard.verdict/1",
+        "pair": said.get("pair", guard.pair.name),
+        "candidate": said.get("candidate", guard.pair.node),
+        "target": said.get("target", target),
+        "verdict": judged.get("verdict"),
+        "row": judged.get("row"),
+        "may": may or "no",
+        "reason": reason,
+        "text": text,
+        "evidence": {"purpose": purpose, "register": register, **_without(judged, "verdict", "row", "reason", "text")},
+    }
+    if may == "wait":
+        data["retry_after_s"] = RETRY_AFTER_S
+    return data, {"yes": GO, "wait": WAIT, "no": DENY, None: UNVERIFIED}[may]
+
+
+def may_now(reason: str, judged: Mapping[str, Any]) -> str | None:
+    """`yes`, `wait` or `no` from the guard's reason and, where one was reached, its verdict. None: nobody answers.
+
+    Only a verdict that the guard itself would commit (`next`) or a win that stands is `yes`.
+    """
+    if reason in NOBODY:
+        return None
+    if reason == "winner-us":
+        return "yes"
+    if judged.get("next") == "commit" and judged.get("reason") == reason:
+        return "yes"
+    if reason in LATER or (judged.get("next") == "want-yield" and judged.get("reason") == reason):
+        return "wait"
+    return "no"
+
+
+def _without(values: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
+def _verdict_text(data: Mapping[str, Any]) -> str:
+    from guard.cli.render import wrapped
+
+    row = f"{data['verdict']} ({data['row']})" if data["verdict"] else "no verdict was reached"
+    purpose = data["evidence"]["purpose"]
+    lines = [
+        f"{data['pair']}: may {data['candidate']} {_deed(purpose, data['target'])}? {data['may'].upper()}",
+        f"  verdict: {row}",
+        f"  why:     {data['reason']}: {data['text']}",
+        f"  next:    {NEXT[data['may']]}",
+    ]
+    return "\n".join(wrapped(line, hang=11) for line in lines)
+
+
+def _deed(purpose: str, target: str) -> str:
+    return f"fence {target}" if purpose == "fence" else f"go on without {target}"
+
+
+NEXT = {
+    "yes": "nothing was written; the cluster asks by itself when it needs to",
+    "wait": "pairguard status shows what it waits for",
+    "no": "pairguard explain --evidence",
+}
+
+
+# ------------------------------------------------------------------ hold
+
+
+@command(name="hold", key=True)
+@click.argument("pairs", nargs=-1, metavar="[PAIR]...")
+@click.option("--for", "lease", type=DURATION, required=True, metavar="DURATION", help="The lease, such as 30m.")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it stands in status and journal.")
+@click.option("--wait", "wait_s", type=DURATION, default=30.0, metavar="DURATION", help="How long to wait (30s).")
+def hold(
+    pairs: tuple[str, ...],
+    lease: float,
+    reason: str,
+    wait_s: float,
+    key: str | None,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """Hold the pair by hand: nothing claims, nothing shoots, the cluster is in maintenance.
+
+    A lease that runs out never re-arms the pair by itself: it stays held until
+    a release is proven safe. Exit codes: 0 held and read back on both nodes,
+    83 not (yet) held: what is braked stays braked; 84 no such pair; 85 no guard
+    answers.
+    """
+    from guard.cli import wiring
+
+    guard = _guard(wiring.load(config), "hold", pairs)
+    if not reason.strip():
+        raise click.BadParameter("say why", param_hint="--reason")
+    if lease <= 0:
+        raise click.BadParameter("a lease is longer than nothing", param_hint="--for")
+    data, code = wiring.do(_held(guard, lease, reason, key, wait_s))
+    answer(data, _hold_text(data), code, as_json=as_json)
+
+
+async def _held(
+    guard: GuardSettings, lease_s: float, reason: str, key: str | None, wait_s: float
+) -> tuple[dict[str, Any], int]:
+    from guard.cli import wiring
+
+    args: dict[str, Any] = {"lease_s": lease_s, "reason": reason} | ({"key": key} if key else {})
+    said = await wiring.order(guard.paths.run, "hold", args)
+    done, row = await _until(guard, held_on_both, wait_s)
+    missing = [] if done else lacking(row)
+    state = None if isinstance(row, PairguardError) else (row.get("hold") or {}).get("state")
+    verified = {} if isinstance(row, PairguardError) else (row.get("hold") or {}).get("verified") or {}
+    data = {
+        "schema": "pairguard.hold/1",
+        "pairs": [
+            {
+                "pair": guard.pair.name,
+                "outcome": "held" if done else "not-held",
+                "state": state,
+                "verified": verified,
+                "missing": missing,
+                "key": said.get("key"),
+                "lease_s": lease_s,
+                "reason": reason,
+            }
+        ],
+    }
+    return data, GO if done else PARTIAL
+
+
+def held_on_both(row: Mapping[str, Any]) -> bool:
+    """*held*: the guard says so, and both nodes' own sides are verified (DESIGN.md section 6)."""
+    hold_now = row.get("hold") or {}
+    verified = hold_now.get("verified") or {}
+    return hold_now.get("state") == "held" and len(verified) == 2 and all(v is True for v in verified.values())
+
+
+def lacking(row: Mapping[str, Any] | PairguardError) -> list[str]:
+    """What keeps the pair from being *held*, a sentence each; never empty."""
+    if isinstance(row, PairguardError):
+        return [f"the guard stopped answering: {row}"]
+    hold_now, said = row.get("hold") or {}, []
+    state = hold_now.get("state")
+    if row.get("arbiter") == "silent":
+        said.append("the arbiter does not answer, so it has not stored the inhibit")
+    if state == "none":
+        said.append("this node shows no hold at all")
+    if state == "braked":
+        said.append("the cluster-wide maintenance-mode does not read true on this node")
+    if state in ("settling", "releasing"):
+        said.append(f"the hold is ending already ({state})")
+    unproven = [node for node, ok in (hold_now.get("verified") or {}).items() if ok is not True]
+    for node in unproven:
+        said.append(f"{node} has not proven: maintenance read back, no right to fence, no shot, a harmless forecast")
+    silent = [node for node, facts in (row.get("nodes") or {}).items() if facts.get("guard") not in ("up", None)]
+    said += [f"the guard of {node} does not answer" for node in silent]
+    return said or [f"the state is {state}, not held"]
+
+
+def _hold_text(data: Mapping[str, Any]) -> str:
+    from guard.cli.render import span, table, wrapped
+
+    rows = [(p["pair"], p["outcome"], p["state"], span(p["lease_s"]), p["key"]) for p in data["pairs"]]
+    lines = [table(("PAIR", "OUTCOME", "STATE", "LEASE", "KEY"), rows)]
+    for pair in data["pairs"]:
+        lines += [wrapped(f"missing: {each}", indent="  ", hang=2) for each in pair["missing"]]
+        if pair["missing"]:
+            lines.append(
+                wrapped("next: pairguard status; what is braked stays so until: pairguard release", indent="  ")
+            )
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------ release
+
+
+@command(name="release", key=True)
+@click.argument("pairs", nargs=-1, metavar="[PAIR]...")
+@click.option("--wait", "wait_s", type=DURATION, default=30.0, metavar="DURATION", help="How long to wait (30s).")
+def release(pairs: tuple[str, ...], wait_s: float, key: str | None, as_json: bool, config: str | None) -> None:
+    """End holds by hand, if resuming is proven to fence nobody and stop nothing.
+
+    Exit codes: 0 released (or nothing was held), 84 no such pair, 85 no guard
+    answers, 86 refused: still held.
+    """
+    from guard.cli import wiring
+
+    guard = _guard(wiring.load(config), "release", pairs)
+    data, code = wiring.do(_released(guard, key, wait_s))
+    answer(data, _release_text(data), code, as_json=as_json)
+
+
+async def _released(guard: GuardSettings, key: str | None, wait_s: float) -> tuple[dict[str, Any], int]:
+    from guard.cli import wiring
+
+    before = await _row(guard)
+    if isinstance(before, PairguardError):
+        raise before
+    if armed(before):
+        return _release_data(guard, "not-held", "none", "nothing-held", "no inhibit stands", key), GO
+    try:
+        said = await wiring.order(guard.paths.run, "release", {"key": key} if key else {})
+    except Refused as error:
+        return _release_data(guard, "holding", None, "refused", str(error), key), HOLDING
+    if said.get("outcome") not in ("releasing", "released"):
+        reason, text = str(said.get("outcome")), str(said.get("text"))
+        return _release_data(guard, "holding", (before.get("hold") or {}).get("state"), reason, text, key), HOLDING
+    done, row = await _until(guard, armed, wait_s)
+    if done:
+        return _release_data(guard, "released", "none", "released", "read back: no hold", key), GO
+    if isinstance(row, PairguardError):
+        return _release_data(guard, "holding", None, "unverified", f"cannot read it back: {row}", key), HOLDING
+    now = row.get("hold") or {}
+    why = now.get("release_refused") or {"reason": "releasing", "text": "the release is under way and not yet done"}
+    return _release_data(guard, "holding", now.get("state"), why["reason"], why["text"], key), HOLDING
+
+
+def armed(row: Mapping[str, Any]) -> bool:
+    """Nothing is held: no state and no inhibit."""
+    now = row.get("hold") or {}
+    return now.get("state") == "none" and not now.get("inhibits")
+
+
+def _release_data(
+    guard: GuardSettings, outcome: str, state: object, reason: str, text: str, key: str | None
+) -> dict[str, Any]:
+    row = {"pair": guard.pair.name, "outcome": outcome, "state": state, "reason": reason, "text": text, "key": key}
+    return {"schema": "pairguard.release/1", "pairs": [{**row, "next": RELEASE_NEXT.get(reason, "pairguard status")}]}
+
+
+RELEASE_NEXT = {
+    "released": "pairguard status",
+    "nothing-held": "pairguard status",
+    "not-whole": "mend the pair, then again: pairguard release",
+    "inhibited": "wait for what holds it to end, or end that; pairguard status names it",
+    "not-quiet": "wait until the network has been quiet long enough, then: pairguard release",
+    "peer-not-quiet": "wait until the peer's network has been quiet long enough, then: pairguard release",
+    "shot-pending": "stonith_admin --history '*' --verbose",
+    "forecast": "crm_simulate -L -S shows what the cluster would do",
+    "peer-forecast": "on the peer: crm_simulate -L -S shows what the cluster would do",
+    "arbiter-silent": "systemctl status pairguard-witness, on its machine",
+}
+
+
+def _release_text(data: Mapping[str, Any]) -> str:
+    from guard.cli.render import table, wrapped
+
+    rows = [(p["pair"], p["outcome"], p["state"], p["reason"]) for p in data["pairs"]]
+    lines = [table(("PAIR", "OUTCOME", "STATE", "REASON"), rows)]
+    for pair in data["pairs"]:
+        if pair["outcome"] == "holding":
+            lines.append(wrapped(f"still held: {pair['text']}", indent="  ", hang=2))
+            lines.append(wrapped(f"next: {pair['next']}", indent="  ", hang=2))
+    return "\n".join(lines)
+
+
+# ------------------------------------------------------------------ init
+
+
+@command(name="init", key=True)
+@click.option("--keys", "make_keys", is_flag=True, help="First make this party's key pair, if it has none.")
+@click.option("--preferred", metavar="NODE", help="Who wins where the evidence is a tie (this node).")
+def init(make_keys: bool, preferred: str | None, key: str | None, as_json: bool, config: str | None) -> None:
+    """Make the pair's register at the arbiter, once, while the pair is whole.
+
+    With --keys a party that has no key gets one; then copy the public keys and
+    run it again. Exit codes: 0, 81 refused (not whole), 84, 85 nobody answers,
+    89 the keys cannot be made.
+    """
+    from guard.cli import wiring
+
+    loaded = wiring.load(config)
+    made = _made_keys(loaded) if make_keys else None
+    if made is not None and (made["created"] or loaded.guard is None):
+        data = {"schema": "pairguard.init/1", "outcome": "keys", "keys": made, "pair": None, "era": None, "key": key}
+        answer(data, _init_text(data), GO, as_json=as_json)
+    guard = _guard(loaded, "make a register")
+    args = ({"preferred": preferred} if preferred else {}) | ({"key": key} if key else {})
+    said = wiring.do(wiring.order(guard.paths.run, "init", args))
+    data = {"schema": "pairguard.init/1", "outcome": said.get("outcome"), "keys": made}
+    data |= {"pair": said.get("pair"), "era": said.get("era"), "key": key}
+    answer(data, _init_text(data), GO, as_json=as_json)
+
+
+def _made_keys(loaded: Loaded) -> dict[str, Any]:
+    """Make what is missing of this party's key pair; which public keys of the others are missing."""
+    from guard import wire
+    from guard.core.messages import ARBITER
+
+    settings = loaded.guard or loaded.witness
+    if settings is None:
+        raise SettingsError("cannot make keys", "no settings were read", "write /etc/pairguard/pairguard.toml")
+    party = loaded.guard.pair.node if loaded.guard is not None else ARBITER
+    needed = [ARBITER, loaded.guard.pair.peer] if loaded.guard is not None else []
+    private, folder = settings.keys.private, settings.keys.public_dir
+    public, created = folder / f"{party}.pub", False
+    if not private.exists():
+        try:
+            private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        except OSError as error:
+            raise SettingsError(f"cannot make the folder for {private}", error.strerror or str(error)) from error
+        wire.generate(private, public)
+        created = True
+    missing = [name for name in needed if not (folder / f"{name}.pub").is_file()]
+    return {"party": party, "created": created, "private": str(private), "public": str(public), "missing": missing}
+
+
+def _init_text(data: Mapping[str, Any]) -> str:
+    from guard.cli.render import wrapped
+
+    keys, lines = data["keys"], []
+    if keys is not None:
+        lines.append(f"{keys['party']}: the key pair was {'made' if keys['created'] else 'there already'}")
+        lines.append(f"  private, stays here: {keys['private']}")
+        lines.append(f"  public, copy it into the keys folder of the other parties: {keys['public']}")
+        lines += [f"  missing here: {name}.pub, copy it from {name}" for name in keys["missing"]]
+    match data["outcome"]:
+        case "made":
+            lines.append(f"{data['pair']}: the register was made, era {data['era']}")
+            lines.append("next: pairguard check")
+        case "exists":
+            lines.append(f"{data['pair']}: has a register already, era {data['era']}; nothing was changed")
+        case _:
+            lines.append("next: copy the public keys, start the daemons, then: pairguard init")
+    return "\n".join(wrapped(line, hang=4) for line in lines)

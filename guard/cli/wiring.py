@@ -1,0 +1,104 @@
+"""Names the concrete adapters of the command line, and nothing else here does: settings, sockets, clock, programs."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from guard.adapters import control, process
+from guard.adapters.clock import BootClock
+from guard.adapters.drbd import Drbd
+from guard.adapters.process import Runner
+from guard.errors import PairguardError, Unavailable
+from guard.ports import Clock, Replication
+from guard.settings import GuardSettings, Origin, WitnessSettings, fragments, load_guard, load_witness
+
+T = TypeVar("T")
+READ_S_MAX = 3.0  # a status socket answers in milliseconds
+ORDER_S_MAX = 15.0  # the daemon gives a person at most 8 s, or three tries of a release
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings of this machine: of a node, of a witness, or of both. `files` in the order they were read."""
+
+    guard: GuardSettings | None
+    guard_origin: Origin | None
+    witness: WitnessSettings | None
+    witness_origin: Origin | None
+
+    @property
+    def site(self) -> str:
+        either = self.guard or self.witness
+        return either.site if either is not None else "?"
+
+
+def load(config: str | None) -> Loaded:
+    """The settings named by `--config`, or this machine's own. `SettingsError` names every fault."""
+    if config is not None:
+        files: Sequence[Path] = [Path(config)]
+        if _of_witness(Path(config)):
+            return Loaded(None, None, *load_witness(files))
+        return Loaded(*load_guard(files), None, None)
+    own, theirs = fragments("pairguard"), fragments("witness")
+    has_guard = any(file.name == "pairguard.toml" for file in own)
+    has_witness = any(file.name == "witness.toml" for file in theirs)
+    guard = load_guard(own) if has_guard or not has_witness else (None, None)
+    witness = load_witness(theirs) if has_witness else (None, None)
+    return Loaded(*guard, *witness)
+
+
+def _of_witness(path: Path) -> bool:
+    """A witness has no pair. What cannot be read here is read, and refused in full words, by `load_guard`."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(content) and not {"pair", "fence", "replication"} & content.keys()
+
+
+def clock() -> Clock:
+    return BootClock()
+
+
+def runner() -> Runner:
+    return process.run
+
+
+def replication(names: Sequence[str]) -> Replication:
+    return Drbd(names, BootClock())
+
+
+def do(work: Coroutine[Any, Any, T]) -> T:
+    """Run one command's asynchronous part."""
+    return asyncio.run(work)
+
+
+async def show(run_dir: Path, verb: str, args: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Ask a daemon's read-only socket. `Unavailable`: nobody answers there."""
+    return await control.ask(run_dir / "status.sock", verb, args or {}, READ_S_MAX)
+
+
+async def order(
+    run_dir: Path,
+    verb: str,
+    args: Mapping[str, Any],
+    on_progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Ask the socket that changes things. `Refused`: it will not; `Unavailable`: nobody answers, or not in time."""
+    return await control.ask(run_dir / "control.sock", verb, args, ORDER_S_MAX, on_progress)
+
+
+async def bounded(work: Coroutine[Any, Any, T], deadline_s: float, what: str) -> T | PairguardError:
+    """The result, or why there is none, within `deadline_s` seconds."""
+    try:
+        async with asyncio.timeout(deadline_s):
+            return await work
+    except TimeoutError:
+        return Unavailable(f"cannot look at {what}", f"no answer in {deadline_s:g} s")
+    except PairguardError as error:
+        return error
