@@ -29,9 +29,9 @@ setup: $(STAMP)
 $(STAMP):
 	@sh packaging/install-needs.sh
 	@python=$$(sh packaging/find-python.sh) && { $(PY) -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV); }
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-build-isolation -r requirements.lock
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements-build.lock
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-build-isolation -r requirements.lock
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f build/.setup-*
 	@touch $@
 

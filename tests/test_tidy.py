@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LONG = {
     "guard/core/arbiter.py": "one side of the protocol; splitting would hide the order of its steps",
     "guard/core/disturbance.py": "one detector: every sign, its beginning and its end, side by side",
+    "guard/rehearsal/scenarios.py": "the stories, one beside the other: nearly all of it is data",
     "guard/adapters/snmp.py": "one engine, its polls and its traps share one state",
 }
 """Files longer than 500 lines, each with the reason."""
@@ -296,6 +297,7 @@ def test_every_event_is_in_the_catalogue() -> None:
     clean(
         f"{name_of(path)}:{line}: {word}"
         for path in shipped()
+        if not name_of(path).startswith("guard/cli/")  # shows findings to people; logs nothing
         for word, line in events_of(parsed(path))
         if word not in CATALOGUE
     )

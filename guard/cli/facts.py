@@ -136,7 +136,7 @@ def seconds(text: str) -> float | None:
 
 
 def cluster(root: ET.Element) -> Cluster:
-    """From `cibadmin -Q`. Bootstrap options win over every other set, then the higher score does; rules do not count."""
+    """From `cibadmin -Q`. Bootstrap options win over every set, then the higher score; rules do not count."""
     sets = list(root.iterfind("configuration/crm_config/cluster_property_set"))
     sets.sort(key=lambda each: (each.get("id") == BOOTSTRAP_SET, _score(each)))
     properties = {str(pair.get("name")): pair.get("value", "") for each in sets for pair in each.iterfind("nvpair")}

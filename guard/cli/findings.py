@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from guard.adapters.cib import BOOTSTRAP_SET, HOLD_SET, our_hold, purge_marks
 from guard.adapters.drbd_config import CONGESTION, FENCING, HANDLER, PROTOCOL, Section
-from guard.cli.facts import INFINITY, Cluster, Device, Machine, Replicas, Sbd, Unseen, seconds
+from guard.cli.facts import INFINITY, Cluster, Machine, Replicas, Sbd, seconds
 from guard.cli.status import GATE_OFF
 from guard.core.evidence import GateFacts, PendingShot
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 AGENT = "fence_pairguard"
 FREEZE_S = 90.0  # the network freeze that this product is for: 1.5 minutes of blocked traffic (GitHub, 2012)
 HANDLER_S_MIN = 3600.0  # a handler may have to block for as long as a change lasts
+IGNORED = "on-fail=ignore: a stop that failed counts as done, and the service may run twice"
 PROPERTY = "crm_attribute -t crm_config -n {0} -v {1}"
 SHOW = "crm_attribute -t crm_config -n {0} -G"
 
@@ -90,6 +91,13 @@ def cluster(seen: Cluster, node: str, peer: str) -> Iterator[Finding]:
         yield trap("attempts-capped", name, text, SHOW.format(name), PROPERTY.format(name, "INFINITY"))
     yield from _maintenance(seen, trap, note)
     yield from _left_over(seen, trap, note)
+    for pair in seen.root.iterfind("configuration//nvpair"):
+        if pair.get("name") == "on-fail" and pair.get("value") == "ignore":
+            yield trap("stop-ignored", pair.get("id", "?"), IGNORED, "cibadmin -Q", _drop(pair.get("id", "?")))
+    for operation in seen.root.iterfind("configuration/resources//op"):
+        if operation.get("name") == "stop" and operation.get("on-fail") == "ignore":
+            name = operation.get("id", "?")
+            yield trap("stop-ignored", name, IGNORED, "cibadmin -Q", f"set on-fail=fence at the operation {name}")
     users = [e.get("id", "?") for e in seen.root.iterfind("configuration/resources//primitive") if _is_dlm(e)]
     for user in users:
         text = "DLM asks the fencer by itself, past every hold and every right"
@@ -114,7 +122,7 @@ def _maintenance(seen: Cluster, trap: Any, note: Any) -> Iterator[Finding]:
             if pair.get("name") != "maintenance-mode" or name == HOLD_SET:
                 continue
             value = pair.get("value", "")
-            mend = f"cibadmin --delete --xpath \"//nvpair[@id='{pair.get('id')}']\""
+            mend = _drop(pair.get("id", "?"))
             if name == BOOTSTRAP_SET and value.lower() == "false":
                 text = "an explicit maintenance-mode=false hides our hold; the guard removes it when it first holds"
                 yield note("maintenance-default", name, text, show, mend)
@@ -150,6 +158,10 @@ def _left_over(seen: Cluster, trap: Any, note: Any) -> Iterator[Finding]:
             text = "stopped by a purge of ours, and no hold stands: this device cannot fence"
             mend = "systemctl restart pairguardd  # it gives the device back"
             yield trap("purge-mark", name, text, f"crm_resource -r {name} -q", mend)
+
+
+def _drop(nvpair: str) -> str:
+    return f"cibadmin --delete --xpath \"//nvpair[@id='{nvpair}']\""
 
 
 def _is_dlm(element: Any) -> bool:
@@ -481,15 +493,5 @@ def guard(row: Mapping[str, Any], unit: str = "pairguardd") -> Iterator[Finding]
         yield Finding("era-won", "note", "guard", pair, text, f"pairguard status {pair}", mend)
 
 
-def of_seen(value: object) -> bool:
-    """Whether something was looked at."""
-    return value is not None and not isinstance(value, Unseen)
-
-
 def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
-
-
-def bypassing(found: Sequence[Device]) -> tuple[Device, ...]:
-    """Devices that would fire without a right."""
-    return tuple(device for device in found if device.agent != AGENT)

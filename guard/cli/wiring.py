@@ -13,9 +13,10 @@ from guard.adapters import control, process
 from guard.adapters.clock import BootClock
 from guard.adapters.drbd import Drbd
 from guard.adapters.process import Runner
-from guard.errors import PairguardError, Unavailable
+from guard.errors import PairguardError, SettingsError, Unavailable
+from guard.events import plain
 from guard.ports import Clock, Replication
-from guard.settings import GuardSettings, Origin, WitnessSettings, fragments, load_guard, load_witness
+from guard.settings import GuardSettings, Origin, SwitchSettings, WitnessSettings, fragments, load_guard, load_witness
 
 T = TypeVar("T")
 READ_S_MAX = 3.0  # a status socket answers in milliseconds
@@ -102,3 +103,65 @@ async def bounded(work: Coroutine[Any, Any, T], deadline_s: float, what: str) ->
         return Unavailable(f"cannot look at {what}", f"no answer in {deadline_s:g} s")
     except PairguardError as error:
         return error
+
+
+async def identify(switch: SwitchSettings, profiles: Path | None, deadline_s: float) -> dict[str, Any]:
+    """What the switch says, JSON-ready. `Unavailable`: no answer, or not all of it in `deadline_s` seconds."""
+    from guard.adapters import snmp
+    from guard.adapters.bus import secret_of
+    from guard.adapters.snmp_identity import IdentifiedSwitch
+    from guard.adapters.snmp_profile import bundled_profile, read_profile
+
+    own = None if profiles is None else profiles / f"{switch.profile}.toml"
+    profile = read_profile(own) if own is not None and own.is_file() else bundled_profile(switch.profile)
+    credentials: snmp.Credentials
+    if switch.community_file is not None:
+        credentials = snmp.Community(secret_of(switch.community_file))
+    elif switch.user is not None and switch.auth_file is not None and switch.priv_file is not None:
+        auth, priv = secret_of(switch.auth_file), secret_of(switch.priv_file)
+        credentials = snmp.User(switch.user, auth, priv, switch.auth, switch.priv)
+    else:
+        raise SettingsError(f"cannot probe {switch.name}", "its credentials are incomplete", "see [[switch]]")
+    ports = {each.name: each.ifindex for each in switch.ports if not each.lag}
+    lags = {each.name: each.ifindex for each in switch.ports if each.lag}
+    engine = snmp.build_engine()
+    try:
+        asked = IdentifiedSwitch(
+            switch.name,
+            switch.host,
+            switch.port,
+            credentials,
+            profile,
+            ports,
+            lags,
+            engine,
+            BootClock(),
+            switch.timeout,
+            peer_link=switch.peer_link,
+        )
+        async with asyncio.timeout(deadline_s):
+            found = await asked.identify()
+    except TimeoutError as error:
+        why = f"it did not say everything within {deadline_s:g} s"
+        raise Unavailable(f"cannot identify the switch {switch.name}", why, "give a longer --deadline") from error
+    finally:
+        snmp.close_engine(engine)
+    seen = found.sighting
+    return {
+        "description": found.description,
+        "object_id": found.object_id,
+        "name": found.name,
+        "engine_id": found.engine_id,
+        "engine_boots": found.engine_boots,
+        "uptime_s": found.uptime_s,
+        "stp": {"root": seen.stp_root, "topology_changes": seen.topology_changes},
+        "mlag": {
+            "observable": profile.mlag_observable,
+            "peer": None if seen.mlag_peer is None else seen.mlag_peer.value,
+            "peer_link": None if seen.mlag_peer_link is None else seen.mlag_peer_link.value,
+            "role": seen.mlag_role,
+        },
+        "lags": [plain(port) for port in found.ports if port.lag],
+        "ports": [plain(port) for port in found.ports],
+        "error": seen.error,
+    }

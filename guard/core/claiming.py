@@ -82,6 +82,12 @@ def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False) -> tuple[str, 
     members = guard.members
     if members is not None and members.votes_three and members.quorate is not True:
         return "no-quorum", "this partition is not quorate"
+    return inhibited(turn, purpose, cold=cold)
+
+
+def inhibited(turn: Turn, purpose: Purpose, *, cold: bool) -> tuple[str, str] | None:
+    """Why an inhibit known here forbids `purpose` now, or None."""
+    guard = turn.guard
     refusing = judging.refusing(
         inhibits(guard),
         purpose,
@@ -259,8 +265,8 @@ def heard_won(turn: Turn, won: Won) -> None:
     if turn.since(attempt.committed) > guard.policy.fire_s:
         drop(turn, "win-too-late", "the win came later than T_fire after the commit: no right follows")
         return
-    stopped = obstacle(turn, attempt.purpose, cold=attempt.cold)
-    if stopped is not None and stopped[0] in ("inhibited", "peer-alive", "holding"):
+    stopped = inhibited(turn, attempt.purpose, cold=attempt.cold)
+    if stopped is not None:
         drop(turn, stopped[0], f"an inhibit came between commit and win: {stopped[1]}")
         return
     right = Right(

@@ -173,15 +173,15 @@ def _counter(sample: WriteSample) -> int | None:
 def age(ledger: Ledger, now: Instant) -> Age | None:
     """Time since the last write at `now`, seconds. Fold a fresh sample before you ask for a claim.
 
-    None, unknown: never sampled, no sample that counts within MISSED_SAMPLES_MAX periods (nobody is watching),
-    `now` before the last sample (another boot), or no end known at all. While the last sample said nothing the
-    last write may be happening now: the lower end is 0.
+    None, unknown: never sampled, `now` before the last sample (another boot), or no end known at all. While the last
+    sample said nothing, or none that counts came within MISSED_SAMPLES_MAX periods (nobody is watching), the last
+    write may be happening now: the lower end is 0. The upper end stays true whatever was missed: a write once seen
+    can only have been followed by later ones.
     """
-    if ledger.seen is None or ledger.until is None:
-        return None
-    if not 0 <= elapsed_s(ledger.seen, now) <= MISSED_SAMPLES_MAX * ledger.sampling_s:
+    if ledger.seen is None or ledger.until is None or ledger.seen > now:
         return None
     hi_s = None if ledger.after is None else elapsed_s(ledger.after, now)
-    if ledger.count is None:
+    unwatched = elapsed_s(ledger.seen, now) > MISSED_SAMPLES_MAX * ledger.sampling_s
+    if ledger.count is None or unwatched:
         return None if hi_s is None else Age(0.0, hi_s)
     return Age(elapsed_s(ledger.until, now), hi_s)

@@ -110,6 +110,7 @@ class Acting:
         if self._group is None:
             self._early.append(effect)
             return
+        cluster = self._world.cluster
         match effect:
             case Send():
                 if self._outbox.full():
@@ -132,9 +133,9 @@ class Acting:
             case SuspendWrites(nonce):
                 self._start(f"suspend:{nonce}", self._suspend(nonce))
             case ResumeWrites():
-                self._start("resume", self._hand("resume-io", self._world.replication.resume()))
+                self._start("resume", self._hand("resume-io", self._world.replication.resume))
             case OutdateOwn():
-                self._start("outdate", self._hand("outdate", self._world.replication.outdate()))
+                self._start("outdate", self._hand("outdate", self._world.replication.outdate))
             case SetHold(hold_id):
                 self._start("hold", self._hold(hold_id, on=True))
             case ClearHold(hold_id):
@@ -142,11 +143,11 @@ class Acting:
             case AskForecast(lost, without_hold):
                 self._start(f"forecast:{without_hold}", self._forecast(lost, without_hold))
             case PurgeShot(shot):
-                self._start(f"purge:{shot.target}", self._hand(f"purge {shot.target}", self._world.cluster.purge(shot)))
+                self._start(f"purge:{shot.target}", self._hand(f"purge {shot.target}", lambda: cluster.purge(shot)))
             case Bar(node, on):
-                self._start(f"bar:{node}", self._hand(f"bar {node} {on}", self._world.cluster.bar(node, on=on)))
+                self._start(f"bar:{node}", self._hand(f"bar {node} {on}", lambda: cluster.bar(node, on=on)))
             case Unblock():
-                self._start("unblock", self._hand("unblock", self._world.members.unblock()))
+                self._start("unblock", self._hand("unblock", self._world.members.unblock))
             case Note() | Persisted():
                 pass  # the loop's own
 
@@ -223,9 +224,9 @@ class Acting:
             found = Forecast(error=str(error))
         self._put(Forecasted(without_hold, found))
 
-    async def _hand(self, name: str, order: Coroutine[Any, Any, bool]) -> None:
+    async def _hand(self, name: str, order: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         try:
-            done = await order
+            done = await order()
         except PairguardError as error:
             self._emit("hand-failed", f"{name}: {error}", {"hand": name})
             return

@@ -77,6 +77,9 @@ class Checkers:
             raise Violation("S3", f"both nodes were let go on alone in era {era}")
         if register is not None and register.winner not in (name, None):
             raise Violation("S3", f"{name} goes on alone though {register.winner} won era {era}")
+        inhibits = world.arbiter.kept.inhibits.values() if world.arbiter.kept is not None else ()
+        if self.held and any(i.kind == "person" and not i.ended for i in inhibits):
+            raise Violation("S5", f"{name} goes on alone under a person's hold")
         if self.held and name not in self.sitting:
             raise Violation("S5", f"{name} was promoted while the pair was held")
 
@@ -216,6 +219,10 @@ class Checkers:
             raise Violation("S6", "the register changed without a new version")
         if before.winner is not None and before.era == after.era and after.winner != before.winner:
             raise Violation("S1", f"the winner of era {after.era} changed from {before.winner} to {after.winner}")
+        if after.era != before.era and any(
+            d.alone and not d.suspended and self.world.nodes[n].powered for n, d in self.world.disks.of.items()
+        ):
+            raise Violation("S3", f"era {before.era} was ended while its winner runs alone")
         if after.winner is None or (before.winner == after.winner and before.used == after.used):
             return
         store, version = self.known.get(after.winner, (self.world.arbiter.store_id, 0))

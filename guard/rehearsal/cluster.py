@@ -48,6 +48,7 @@ class Cluster:
     retry_at: int = 0
     mounted: bool = False
     failed_stop: bool = False
+    would_fence: bool = False  # the scheduler has a reason of its own to fence the peer
     properties: Properties = field(default_factory=Properties)
 
     # ---- what the guard reads
@@ -93,7 +94,7 @@ class Cluster:
         if maintained or not self.quorate:
             return Forecast()
         fenced = self.node.peer.name
-        if lost is not None or self.unclean:
+        if self.would_fence or lost is not None or self.unclean:
             return Forecast(fences=frozenset((fenced,)))
         return Forecast()
 

@@ -62,6 +62,8 @@ class Disks:
         first = self._generation()
         self.of: dict[str, Replicated] = {n: Replicated(first, history=(0x1000,)) for n in ("A", "B")}
         self.acked: dict[int, str] = {}  # write -> node that acknowledged it
+        self.acked_at = 0  # when the last write was acknowledged
+        self.acks_lost = False  # what the peer says back does not arrive
         self.written = 0
         self.conns = 0
         self.split_brains = 0
@@ -138,6 +140,8 @@ class Disks:
                 return
             other.has.add(number)
             other.received += 4
+            if self.acks_lost:
+                return
             self.world.network.carry(peer.name, node.name, back, life_s=1.0)
 
         def back() -> None:
@@ -151,6 +155,7 @@ class Disks:
         mine.pending = None
         mine.completed += 1
         self.acked[number] = name
+        self.acked_at = self.world.now
 
     # ---- the connection
 

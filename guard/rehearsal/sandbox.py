@@ -32,9 +32,10 @@ KILL_S = 3.0
 POLL_S = 0.2
 
 
-def embedded() -> str:
+def embedded(plan: Plan) -> str:
     """One sentence: what this sandbox is made of, and why not of more."""
-    bus = "Mosquitto" if find_mosquitto() is not None else "a small hub (Mosquitto is not on this machine)"
+    missing = "" if find_mosquitto() is not None else " (Mosquitto is not on this machine)"
+    bus = "Mosquitto" if plan.bus == "mosquitto" and not missing else f"a small hub{missing}"
     lacks = [] if os.geteuid() == 0 else ["root"]
     lacks += [p for p in ("corosync", "pacemakerd", "ip") if shutil.which(p, path=_path()) is None]
     why = f" (missing for real ones: {', '.join(lacks)})" if lacks else ""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import getpass
 import os
 import shutil
 import socket
@@ -136,9 +135,10 @@ def _free_port() -> int:
 
 def _mosquitto_conf(port: int) -> str:
     """Loopback only. Anonymous: the messages themselves are signed, and the broker is trusted with nothing."""
+    user = "user root\n" if os.geteuid() == 0 else ""  # else it would change to a user who cannot read this folder
     return (
         f"listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\npersistence false\n"
-        f"retain_available false\nmax_queued_messages 256\nuser {getpass.getuser()}\n"
+        f"retain_available false\nmax_queued_messages 256\n{user}"
     )
 
 

@@ -218,25 +218,48 @@ def guard_restart_while_cut(world: World) -> None:
 def shots_wait_in_the_network(world: World) -> None:
     """A shot at a hung primary is caught by a freeze and lands later, when that node may be up again."""
     world.begin()
-    world.network.hold(DEVICE_OF_A)
-    world.devices["A"].shares_power = False
     world.nodes["A"].hang(True)
-    world.run(2)
-    world.network.heal(DEVICE_OF_A)
-    world.until(lambda: world.noted("won", "B") > 0, 20)
+
+    def preflown() -> bool:
+        guard = world.nodes["B"].shell.guard
+        return guard is not None and bool(guard.agents) and guard.agents[0].power is not None
+
+    expect(world.until(preflown, 20, step_s=0.005), "the agent never looked at the fence device")
     world.network.hold(DEVICE_OF_A)
-    world.run(world.rng.uniform(1.0, 9.0))
-    if world.rng.random() < 0.5:
-        world.nodes["A"].power_off("a person pulled the plug")
-        world.run(1)
-        world.nodes["A"].switch_on()
-    else:
-        world.nodes["A"].hang(False)
-    world.run(world.rng.uniform(1.0, 12.0))
+    expect(world.until(lambda: world.noted("intent", "B") > 0, 10), "no shot")
+    world.run(world.rng.uniform(0.2, 3.0))
+    world.nodes["A"].hang(False)
+    world.run(world.rng.uniform(7.0, 15.0))
     world.network.heal()
     world.run(5)
-    world.nodes["A"].switch_on()
     world.again_whole()
+
+
+def write_under_way(world: World) -> None:
+    """The cut falls between a write's arrival at the secondary and its acknowledgement: the primary goes on."""
+    world.begin()
+    disks = world.disks
+    idle = world.until(lambda: world.now - disks.acked_at > 1.7e9 and disks.of["A"].pending is None, 60)
+    expect(idle, "the application never paused")
+    disks.acks_lost = True
+    expect(world.until(lambda: disks.of["A"].pending in disks.of["B"].has, 10), "no write")
+    world.network.cut(PAIR)
+    disks.acks_lost = False
+    expect(world.until(lambda: bool(world.grants), 15), "the primary was not let go on")
+    world.again_whole()
+
+
+def guard_stopped_in_the_freeze(world: World) -> None:
+    """An upgrade stops a guard in order, just before the cluster gives its node up for dead: it is not fenced."""
+    world.begin()
+    world.network.cut(PAIR)
+    world.run(world.rng.uniform(2.2, 2.7))
+    world.nodes["A"].shell.take(Leaving())
+    world.nodes["A"].restart_guard(world.rng.uniform(3.0, 5.0))
+    world.run(9)
+    nobody_shot(world)
+    world.again_whole()
+    nobody_shot(world)
 
 
 def fenced_node_boots(world: World) -> None:
@@ -290,9 +313,49 @@ def disturbance_then_freeze(world: World) -> None:
     world.network.cut(PAIR)
     world.run(short_or_long(world))
     nobody_shot(world)
+    expect(not world.noted("released"), "released in the middle of the freeze")
     world.again_whole()
     nobody_shot(world)
     primary_is(world, "A")
+
+
+def scheduler_would_fence(world: World) -> None:
+    """The network is quiet again, but the scheduler, run without the hold, would fence: held until it would not."""
+    world.begin()
+    world.nodes["A"].cluster.would_fence = world.nodes["B"].cluster.would_fence = True
+    world.switch.topology_changes += 1
+    world.run(30)
+    expect(not world.noted("released"), "released though the scheduler would fence")
+    for node in world.nodes.values():
+        node.cluster.would_fence = False
+    world.again_whole()
+
+
+def persons_maintenance(world: World) -> None:
+    """A person's own maintenance mode stands before, during and after a hold: it is never touched."""
+    world.begin()
+    for node in world.nodes.values():
+        node.cluster.properties.persons = True
+        node.saw_cluster()
+    world.run(1)
+    world.switch.topology_changes += 1
+    world.run(25)
+    expect(world.noted("released") > 0, "never released")
+    expect(all(n.cluster.properties.persons for n in world.nodes.values()), "a person's maintenance was taken away")
+    for node in world.nodes.values():
+        node.cluster.properties.persons = False
+    world.again_whole()
+
+
+def device_lies_once(world: World) -> None:
+    """The fence device once reads `off` for a node that is on: one reading confirms nothing."""
+    world.begin()
+    world.nodes["A"].hang(True)
+    world.devices["A"].lies_off = 1
+    ok = world.until(lambda: world.disks.of["B"].writable() and world.nodes["B"].cluster.mounted, 40)
+    expect(ok, f"the survivor was not promoted: {world.why_not_whole()}")
+    expect([(b, t) for b, t, _ in world.fenced] == [("B", "A")], f"promoted beside a living node: {world.fenced}")
+    world.again_whole()
 
 
 def death_under_disturbance(world: World) -> None:
@@ -490,9 +553,14 @@ STORIES: tuple[Scenario, ...] = (
     guard_killed_mid_shot,
     guard_restart_while_cut,
     shots_wait_in_the_network,
+    write_under_way,
+    guard_stopped_in_the_freeze,
     fenced_node_boots,
     person_holds,
     disturbance_then_freeze,
+    scheduler_would_fence,
+    persons_maintenance,
+    device_lies_once,
     death_under_disturbance,
     flapping,
     storm_in_the_cell,

@@ -81,13 +81,13 @@ class World:
             self.checkers.always()
         self.now = end
 
-    def until(self, fact: Callable[[], bool], seconds: float) -> bool:
-        """Let time pass until `fact`, at most `seconds`; was it reached?"""
+    def until(self, fact: Callable[[], bool], seconds: float, *, step_s: float = 0.1) -> bool:
+        """Let time pass until `fact`, at most `seconds`; was it reached? Looks every `step_s`."""
         end = self.now + round(seconds * NS_PER_S)
         while not fact():
             if self.now >= end:
                 return False
-            self.run(0.1)
+            self.run(step_s)
         return True
 
     def name_of(self, what: str) -> str:

@@ -210,12 +210,15 @@ def test_nothing_written_since_the_ledger_began_has_no_upper_end() -> None:
     assert age(folded(*(sample(t, 7) for t in range(6))), at(5)) == Age(5, None)
 
 
-def test_never_sampled_or_no_longer_watched_is_unknown() -> None:
-    """No sample, a sampler that stopped, or a moment before the last sample: no age at all."""
+def test_never_sampled_or_no_longer_watched_says_less() -> None:
+    """No sample, or a moment before the last one: no age. A sampler that stopped: only that it was not earlier."""
     assert age(Ledger("r0", 1.0), at(5)) is None
     ledger = folded(sample(0, 7), sample(1, 8))
     assert age(ledger, at(3)) == Age(2, 3)
-    assert age(ledger, at(3.1)) is None
+    assert age(ledger, at(3.1)) == Age(0, 3.1)  # it may be writing now; a write once seen stays its oldest bound
+    idle = folded(sample(0, 7), sample(1, 7))
+    assert age(idle, at(2)) is not None
+    assert age(idle, at(3.1)) is None
     assert age(ledger, at(0.5)) is None
 
 

@@ -91,7 +91,7 @@ class PowerControllers:
         if node is None or word not in ("off", "on", "status"):
             return "error"
         if word == "status":
-            return "on" if node.powered else "off"
+            return "on" if node.supplied else "off"
         self.record.add(f"{word}-accepted", target, caller)
         timer = threading.Timer(self.latency_s, self._take_effect, args=(word, node, caller))
         timer.daemon = True

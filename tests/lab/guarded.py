@@ -159,6 +159,13 @@ def ask_guard(node: Node, verb: str, args: Mapping[str, object], *, deadline_s: 
     return dict(answer) if isinstance(answer, dict) else {"error": {"what": "no object"}}
 
 
+def state(site: Site, name: str) -> dict[str, object]:
+    """What one node's daemon says of its pair (`pairguard status`); empty if it does not answer."""
+    done = ask_guard(site.nodes[name], "status", {}).get("done")
+    pairs = done.get("pairs") if isinstance(done, dict) else None
+    return dict(pairs[0]) if isinstance(pairs, list) and pairs else {}
+
+
 def guard_events(site: Site, node: Node) -> list[Event]:
     """The daemon's own log (JSON lines with `ts` in UTC), as events of kind `guard` on CLOCK_BOOTTIME."""
     del site

@@ -57,6 +57,7 @@ class Node:
         self._unshare: subprocess.Popen[bytes] | None = None
         self._init: int | None = None
         self._lock = threading.RLock()
+        self.supplied = False  # what the power controller says: a kernel that panicked has power still
 
     @property
     def pair(self) -> str:
@@ -126,20 +127,37 @@ class Node:
             ]
             self._unshare = self.space.spawn(argv, group=self.name, log=self.root / "console.log")
             self._init = self._find_init()
+            self.supplied = True
             self.record.add("power-on", self.name)
 
     def power_off(self, by: str, *, ports_stay_up: bool = False) -> None:
         """SIGKILL of everything in the node; its switch ports go down unless `ports_stay_up` (a hung kernel)."""
         with self._lock:
-            if not self.powered:
+            if not self.supplied:
                 return
-            self._init = None
-            self.space.kill(self.name)
+            self.supplied = False
+            self._end()
             self.record.add("power-off", self.name, by)
             if not ports_stay_up:
                 self.fabric.port(self.name, up=False)
-            if self._unshare is not None:
-                reap(self._unshare)
+
+    def panic(self, *, ports_stay_up: bool = False) -> None:
+        """The kernel is dead, the power is not: everything stops at once, the controller still says `on`."""
+        with self._lock:
+            if not self.powered:
+                return
+            self._end()
+            self.record.add("panic", self.name, "ports up" if ports_stay_up else "ports down")
+            if not ports_stay_up:
+                self.fabric.port(self.name, up=False)
+
+    def _end(self) -> None:
+        if not self.powered:
+            return
+        self._init = None
+        self.space.kill(self.name)
+        if self._unshare is not None:
+            reap(self._unshare)
 
     def run_in(
         self, argv: Sequence[str], *, deadline_s: float = 20.0, stdin: str = ""

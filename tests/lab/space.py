@@ -54,6 +54,32 @@ def cgroup_root() -> Path:
     raise LabFailed("cannot find a cgroup v2 mount: the lab needs one to end its processes")
 
 
+def unusable() -> str | None:
+    """Why namespaces cannot be made here, or None. Tried, not guessed."""
+    if os.geteuid() != 0:
+        return "making network namespaces needs root"
+    try:
+        cgroup_root()
+        probe = f"pg{os.getpid()}-probe"
+        for words in (["ip", "netns", "add", probe], ["ip", "netns", "del", probe]):
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
+            if done.returncode != 0:
+                return f"a network namespace cannot be made ({done.stderr.strip()})"
+        done = subprocess.run(
+            [
+                *("unshare", "-n", "-p", "-f", "-m", "-u", "-i", "-C", "--propagation", "private"),
+                *("sh", "-c", "ip link add br0 type bridge stp_state 1 && ip link add v0 type veth peer name v1"),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+        return None if done.returncode == 0 else f"a bridge cannot be made in a namespace ({done.stderr.strip()})"
+    except (OSError, LabFailed, subprocess.TimeoutExpired) as error:
+        return str(error)
+
+
 class Space:
     """One run's namespaces, cgroups, processes and directory. Use as a context manager."""
 

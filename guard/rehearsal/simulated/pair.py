@@ -21,7 +21,7 @@ from guard.core.step import AgentAsks, ClientGone, HandlerAsks
 from guard.ports import Clock
 from guard.rehearsal.cluster import Cluster
 from guard.rehearsal.disks import Disks
-from guard.rehearsal.network import BUS_ARBITER, EVERY, Network
+from guard.rehearsal.network import BUS_A, BUS_ARBITER, BUS_B, EVERY, Network
 
 if TYPE_CHECKING:
     from guard.rehearsal.nodes import Node
@@ -314,15 +314,22 @@ class SimulatedPair:
 
     # ---- the network and the power, as people and programs touch them
 
-    def freeze(self) -> None:
-        """The switch stops forwarding and keeps what it was sent: links, bus, fence devices, for both machines."""
-        self.network.hold(*(p for p in EVERY if p != BUS_ARBITER))
+    def freeze(self, *, bus: bool = True) -> None:
+        """The switch stops forwarding and keeps what it was sent: links, fence devices and, if `bus`, the bus.
+
+        With `bus` False the arbiter is reached another way, and nothing is to be seen on the switch.
+        """
+        spared = (BUS_ARBITER,) if bus else (BUS_ARBITER, BUS_A, BUS_B)
+        self.network.hold(*(p for p in EVERY if p not in spared))
 
     def heal(self) -> None:
         self.network.heal()
 
     def frozen(self) -> bool:
         return any(state != "open" for state in self.network.state.values())
+
+    def switch_answers(self, machine: Machine) -> bool:
+        return self.network.bus_open(machine.name)
 
     def kill(self, machine: Machine) -> None:
         self.death = Death(machine.title, self._clock.now())

@@ -148,7 +148,13 @@ class Site:
                 names = args.get("pairs") or list(self.pairs)
                 for name in names:
                     pair = self._pair(str(name))
-                    {"freeze": pair.freeze, "heal": pair.heal, "mark": pair.mark}[op]()
+                    match op:
+                        case "freeze":
+                            pair.freeze(bus=not args.get("links_only"))
+                        case "heal":
+                            pair.heal()
+                        case _:
+                            pair.mark()
                 return {"pairs": list(names)}
             case "kill":
                 title = str(args["node"])
@@ -200,7 +206,7 @@ class _Asking:
             case "members":
                 return _dump(MEMBERSHIP, machine.members())
             case "switch":
-                return not self._pair.frozen()
+                return self._pair.switch_answers(machine)
             case "fire" | "power" | "power-on":
                 return await self._device(op, args)
             case _:

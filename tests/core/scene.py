@@ -1,0 +1,59 @@
+"""Pairs in a known state, taken out of the rehearsed world, for tests of one step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from guard.core import machine
+from guard.core.instant import Instant
+from guard.core.messages import Evidence
+from guard.core.step import Effect, Event
+from guard.core.turn import Guard
+from guard.rehearsal.network import BUS_A, PAIR
+from guard.rehearsal.world import World
+
+
+def whole_pair(seed: int = 1) -> World:
+    """Both nodes up, attested, A the primary."""
+    world = World(seed)
+    world.begin()
+    return world
+
+
+def frozen_primary(seed: int = 1) -> World:
+    """A is cut from its peer and from the arbiter; its handler waits for a right."""
+    world = whole_pair(seed)
+    world.network.cut(PAIR, BUS_A)
+    assert world.until(lambda: bool(guard_of(world, "A").handlers), 15)
+    return world
+
+
+def asked_to_fence(seed: int = 1) -> World:
+    """A hangs; the agent on B waits for an arbiter that is down."""
+    world = whole_pair(seed)
+    world.arbiter.crash(None)
+    world.nodes["A"].hang(True)
+    assert world.until(lambda: bool(guard_of(world, "B").agents), 15)
+    assert world.until(lambda: guard_of(world, "B").agents[0].power is not None, 5)
+    return world
+
+
+def guard_of(world: World, name: str) -> Guard:
+    guard = world.nodes[name].shell.guard
+    assert guard is not None
+    return guard
+
+
+def run(guard: Guard, event: Event, now: Instant) -> tuple[Guard, tuple[Effect, ...]]:
+    guard, step = machine.step(guard, event, now)
+    return guard, step.effects
+
+
+def of(effects: tuple[Effect, ...], kind: type) -> list:
+    return [effect for effect in effects if isinstance(effect, kind)]
+
+
+def said_by(world: World, name: str, **changed: object) -> Evidence:
+    """The latest testimony of a node as the arbiter keeps it."""
+    assert world.arbiter.kept is not None
+    return replace(world.arbiter.kept.testimony[name].evidence, **changed)  # type: ignore[arg-type]

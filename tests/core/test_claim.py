@@ -1,0 +1,166 @@
+"""Judging a claim: what the rules around the verdict table forbid, and which inhibit stops which claim."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any, get_args
+
+import pytest
+
+from guard.core.claim import Bundle, refusing, rule
+from guard.core.messages import InhibitView, Purpose
+from guard.core.policy import Policy
+from guard.core.verdict import Result
+from tests.core.desk import A, B, evidence, replica
+
+POLICY = Policy()
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+
+def bundle(fresh: str = "silent", *, mine: dict[str, Any] | None = None, **theirs: Any) -> Bundle:
+    """B claims, A is the target and was Primary; both good, B's disk continuous."""
+    target = {"role": "primary", "age_lo_s": 0.0, "age_hi_s": 30.0, **theirs}
+    return Bundle(
+        candidate=evidence(B, **{"connected": False, "age_lo_s": 10.0, "age_hi_s": 20.0, **(mine or {})}),
+        candidate_age_s=0.5,
+        target=evidence(A, **target),
+        fresh=fresh,  # type: ignore[arg-type]
+        target_age_s=0.5,
+        target_yielded=False,
+        preferred_is_candidate=False,
+    )
+
+
+def test_the_normal_failover_is_granted() -> None:
+    """V32: silent, same generation, gate on, ages compared."""
+    for purpose in PURPOSES:
+        ruling = rule(bundle(), purpose, POLICY, cold=False)
+        assert (ruling.next, ruling.verdict.row, ruling.basis) == ("commit", "V32", "verdict")
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "reason"),
+    [
+        ({"continuous": False}, {}, "stale-evidence"),
+        ({"role": "?"}, {}, "own-role-unreadable"),
+        ({"disk": "C"}, {}, "cold-wait"),
+        ({"disk": "?"}, {}, "own-disk-unreadable"),
+        ({"current": None}, {}, "generation-unreadable"),
+        ({"age_lo_s": None}, {}, "silent-no-write-age"),
+        ({"age_lo_s": 500.0, "age_hi_s": None}, {"age_lo_s": 1.0, "age_hi_s": 2.0}, "write-never-arrived"),
+        ({}, {"age_lo_s": None}, "silent-no-write-age"),
+        ({}, {"current": None}, "generation-unreadable"),
+        ({}, {"disk": "?"}, "target-disk-unknown"),
+        ({}, {"gate": False}, "silent-gate-off"),
+        ({}, {"gate": None}, "silent-gate-off"),
+        ({"role": "primary"}, {"role": "?"}, "two-primaries"),
+        ({}, {"resource": "r9"}, "no-replicated-resource"),
+    ],
+    ids=str,
+)
+def test_what_is_unknown_or_broken_grants_nothing(mine: dict[str, Any], theirs: dict[str, Any], reason: str) -> None:
+    """Each missing or doubtful word of either side turns the normal failover into a no, for both purposes."""
+    for purpose in PURPOSES:
+        ruling = rule(bundle(mine=mine, **theirs), purpose, POLICY, cold=False)
+        if mine.get("disk") == "C":
+            assert ruling.next == "no"
+            assert ruling.reason in (reason, "own-disk-consistent-only")
+            continue
+        assert (ruling.next, ruling.reason) == ("no", reason)
+
+
+def test_a_cold_disk_is_granted_to_a_cold_claim_only() -> None:
+    """V33: Consistent serves a cold start; the cold word in the evidence and in the claim are both needed."""
+    cold = replace(bundle(mine={"disk": "C", "cold": True}))
+    assert rule(cold, "alone", POLICY, cold=True).basis == "cold"
+    assert rule(cold, "alone", POLICY, cold=False).next == "no"
+    assert rule(bundle(mine={"disk": "C"}), "alone", POLICY, cold=True).next == "no"
+
+
+def test_a_live_target_is_never_fenced_without_its_yield() -> None:
+    """Over every disk, role, gate and age of a living target: no fence; with its yield some, and `alone` some."""
+    alone = fenced = 0
+    for disk, role, gate, age, own_role in product(
+        "UCOID?", ("primary", "secondary", "?"), (True, False, None), (None, 0.0, 100.0), ("primary", "secondary")
+    ):
+        theirs = {"disk": disk, "role": role, "gate": gate, "age_lo_s": age, "age_hi_s": None if age is None else age + 1}
+        live = bundle("live", mine={"role": own_role}, **theirs)
+        assert rule(live, "fence", POLICY, cold=False).next != "commit"
+        alone += rule(live, "alone", POLICY, cold=False).next == "commit"
+        fenced += rule(replace(live, target_yielded=True), "fence", POLICY, cold=False).next == "commit"
+    assert alone > 0
+    assert fenced > 0
+
+
+def test_elapsed_time_that_is_not_known_makes_the_age_unknown() -> None:
+    """The arbiter rebooted since the target's word: V31."""
+    ruling = rule(replace(bundle(), target_age_s=None), "fence", POLICY, cold=False)
+    assert ruling.reason == "silent-no-write-age"
+
+
+def test_a_tie_is_granted_to_the_preferred_node_only() -> None:
+    """V23, both secondary and alive, ages overlapping."""
+    tie = bundle("live", role="secondary", age_lo_s=10.0, age_hi_s=20.0)
+    assert rule(tie, "alone", POLICY, cold=False).reason == "not-preferred"
+    assert rule(replace(tie, preferred_is_candidate=True), "alone", POLICY, cold=False).next == "commit"
+
+
+def test_several_resources_are_as_bad_as_their_worst() -> None:
+    """One that needs a person stops the claim; one that the target alone has, too."""
+    good = bundle()
+    worse = replace(good.candidate, replicas=(*good.candidate.replicas, replica(resource="r1")))
+    assert good.target is not None
+    both = replace(good.target, replicas=(*good.target.replicas, replica(resource="r1", gate=False)))
+    assert rule(replace(good, candidate=worse, target=both), "fence", POLICY, cold=False).reason == "silent-gate-off"
+    assert rule(replace(good, target=both), "fence", POLICY, cold=False).next == "no"
+    assert rule(replace(good, candidate=worse), "fence", POLICY, cold=False).next == "no"
+    nothing = replace(good.candidate, replicas=())
+    assert rule(replace(good, candidate=nothing), "fence", POLICY, cold=False).next == "no"
+
+
+KINDS = ("person", "change", "disturbance", "storm", "redundancy", "peer-alive")
+
+
+def plain_rule(kind: str, ended: bool, sitting: bool, cold: bool, lost: float, quiet: float) -> bool:
+    """May `alone` be claimed under this one inhibit? Section 4, step 2 and the exceptions, in other words."""
+    settled = quiet >= 60.0
+    if kind == "peer-alive":
+        return sitting or cold
+    if kind in ("person", "change"):
+        return ended and settled
+    return (ended and settled) or (sitting and lost >= 30.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_which_inhibit_stops_which_claim(kind: str) -> None:
+    """Every combination against the plain rule; a fence is stopped by each, also by one that has ended."""
+    for ended, sitting, cold, lost, quiet in product(
+        (True, False), (True, False), (True, False), (0.0, 29.9, 30.0), (0.0, 59.9, 60.0)
+    ):
+        view = InhibitView("x", kind, A, "r", 0.0, ended)  # type: ignore[arg-type]
+
+        def asked(
+            purpose: Purpose,
+            view: InhibitView = view,
+            sitting: bool = sitting,
+            cold: bool = cold,
+            lost: float = lost,
+            quiet: float = quiet,
+        ) -> InhibitView | None:
+            return refusing(
+                (view,), purpose, sitting=sitting, cold=cold, lost_for_s=lost, quiet_for_s=quiet, policy=POLICY
+            )
+
+        assert asked("fence") is view
+        assert (asked("alone") is None) == plain_rule(kind, ended, sitting, cold, lost, quiet)
+
+
+def test_results_that_never_commit() -> None:
+    """No ruling whose verdict is PERSON, PREFER_T, TIE or CONSENT says commit."""
+    for fresh, disk, gate, yielded in product(("live", "silent", "stale"), "UCOID?", (True, False), (True, False)):
+        for purpose, role in product(PURPOSES, ("primary", "secondary")):
+            one = replace(bundle(fresh, disk=disk, gate=gate, role=role), target_yielded=yielded)
+            ruling = rule(one, purpose, POLICY, cold=False)
+            if ruling.verdict.result not in (Result.GRANT, Result.GRANT_COLD):
+                assert ruling.next != "commit"

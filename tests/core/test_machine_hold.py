@@ -1,0 +1,184 @@
+"""The hold of one guard: brake, keep, release; one promise a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from scene import guard_of, of, run, whole_pair
+
+from guard.core import hold
+from guard.core.claim import refusing
+from guard.core.evidence import Disk, Forecast
+from guard.core.instant import Instant, after
+from guard.core.messages import InhibitView, LiftInhibit
+from guard.core.policy import Policy
+from guard.core.step import ClearHold, HoldWritten, OpenHold, SawVolumes, Send, SetHold, Tick
+from guard.core.turn import Turn, braked
+
+POLICY = Policy()
+DISTURBANCE = InhibitView("disturbance:A", "disturbance", "A", "change", 0.0)
+STANDING = InhibitView("person:k", "person", "anna", "work", 0.0)
+
+
+def settled(**changed):
+    """A's guard with an ended disturbance, quiet for long, whole on both sides, everything proven harmless."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    ended = replace(DISTURBANCE, ended=True)
+    peer = replace(
+        guard.ack.peer_hold, quiet_for_s=999.0, whole=True, pending_shots=0, release_harmless=True, maintenance=True
+    )
+    guard = replace(
+        guard,
+        memory=replace(guard.memory, inhibits={ended.id: ended}, holding=True),
+        network=replace(guard.network, quiet_since=Instant(0), open=()),
+        ack=replace(guard.ack, peer_hold=peer, peer_heard_s=0.1, inhibits=()),
+        cluster=replace(guard.cluster, ours="pairguard:A+B", maintenance=True),
+        forecasts={True: (Forecast(), now), False: (Forecast(), now)},
+        due={},
+    )
+    return replace(guard, **changed), now
+
+
+def releases(guard, now) -> bool:
+    _, effects = run(guard, Tick(), now)
+    return bool(of(effects, ClearHold))
+
+
+def test_a_settled_hold_releases_by_itself() -> None:
+    """L2: whole, quiet, nothing pending, a harmless forecast."""
+    assert releases(*settled())
+
+
+def test_a_hold_is_not_released_while_anything_speaks_against_it() -> None:
+    """L2: each condition alone keeps the hold."""
+    guard, now = settled()
+    volumes = replace(
+        guard.volumes, replicas=tuple(replace(r, peer_disk=Disk.INCONSISTENT) for r in guard.volumes.replicas)
+    )
+    peer = guard.ack.peer_hold
+    against = {
+        "not whole": {"volumes": volumes},
+        "not quiet": {"network": replace(guard.network, quiet_since=after(now, -1.0))},
+        "no forecast": {"forecasts": {}},
+        "forecast old": {"forecasts": {True: (Forecast(), after(now, -30.0))}},
+        "forecast failed": {"forecasts": {True: (Forecast(error="no scheduler"), now)}},
+        "forecast fences": {"forecasts": {True: (Forecast(fences=frozenset({"B"})), now)}},
+        "forecast stops": {"forecasts": {True: (Forecast(stops=("stop fs",)), now)}},
+        "peer not whole": {"ack": replace(guard.ack, peer_hold=replace(peer, whole=None))},
+        "peer not quiet": {"ack": replace(guard.ack, peer_hold=replace(peer, quiet_for_s=1.0))},
+        "peer would fence": {"ack": replace(guard.ack, peer_hold=replace(peer, release_harmless=False))},
+        "shot pending": {"ack": replace(guard.ack, peer_hold=replace(peer, pending_shots=1))},
+        "peer silent": {"ack": replace(guard.ack, peer_heard_s=10.0)},
+        "arbiter silent": {"acked": after(now, -10.0)},
+        "standing": {"memory": replace(guard.memory, inhibits={STANDING.id: STANDING})},
+    }
+    wrong = [why for why, changed in against.items() if releases(replace(guard, **changed), now)]
+    assert wrong == []
+
+
+def test_nothing_is_taken_back_that_is_not_there() -> None:
+    """S7: where our property set is absent, whatever holds the cluster is somebody else's."""
+    guard, now = settled()
+    guard = replace(guard, cluster=replace(guard.cluster, ours=None, persons_maintenance=True))
+    after_it, effects = run(guard, Tick(), now)
+    assert not of(effects, ClearHold)
+    assert not after_it.memory.holding
+
+
+def test_the_arbiters_list_is_cleared_before_the_property() -> None:
+    """L2: a lost word leaves no inhibit that nobody lifts."""
+    guard, now = settled()
+    listed = replace(guard, ack=replace(guard.ack, inhibits=tuple(guard.memory.inhibits.values())))
+    _, effects = run(listed, Tick(), now)
+    assert [e.message.id for e in of(effects, Send) if isinstance(e.message, LiftInhibit)] == ["disturbance:A"]
+    assert not of(effects, ClearHold)
+
+
+def test_a_release_lifts_no_disturbance_of_the_peer() -> None:
+    """S7: the peer's guard lifts what it set itself; a person's hold that has ended either of them may lift."""
+    guard, now = settled()
+    others = (
+        replace(DISTURBANCE, id="disturbance:B", owner="B", ended=True),
+        replace(STANDING, ended=True),
+        *guard.memory.inhibits.values(),
+    )
+    _, effects = run(replace(guard, ack=replace(guard.ack, inhibits=others)), Tick(), now)
+    lifted = [e.message.id for e in of(effects, Send) if isinstance(e.message, LiftInhibit)]
+    assert sorted(lifted) == ["disturbance:A", "person:k"]
+
+
+def test_an_inhibit_that_comes_during_the_release_is_kept() -> None:
+    """S5: the answer to an older order does not take a new brake off."""
+    guard, now = settled()
+    guard = replace(guard, memory=replace(guard.memory, inhibits={STANDING.id: STANDING}))
+    after_it, _ = run(guard, HoldWritten(False, True), now)
+    assert braked(after_it)
+    assert after_it.memory.inhibits[STANDING.id] == STANDING
+
+
+def test_a_brake_is_durable_before_anything_is_said() -> None:
+    """S6: the step that opens a hold carries its memory; the property is asked for in the same step or later."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    after_it, effects = run(guard, OpenHold("o", "k", "anna", "work", 60.0, 0.0), now)
+    assert after_it.memory.holding
+    assert of(effects, SetHold)
+
+
+def test_a_lease_that_runs_out_releases_nothing_by_itself() -> None:
+    """L2: it only ends the inhibit; the release asks for proof as ever."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    guard, _ = run(guard, OpenHold("o", "k", "anna", "work", 5.0, 0.0), now)
+    guard, _ = run(replace(guard, due={}), Tick(), now)
+    assert guard.memory.inhibits["person:k"].ended
+    assert guard.memory.holding
+
+
+@pytest.mark.parametrize(
+    ("kind", "ended", "sitting", "lost_for_s", "quiet_s", "free"),
+    [
+        ("person", False, True, 999.0, 999.0, False),
+        ("person", True, True, 999.0, 999.0, True),
+        ("person", True, True, 999.0, 1.0, False),
+        ("change", False, True, 999.0, 999.0, False),
+        ("disturbance", False, True, 10.0, 0.0, False),
+        ("disturbance", False, True, 31.0, 0.0, True),
+        ("disturbance", False, False, 999.0, 0.0, False),
+        ("disturbance", True, False, 999.0, 61.0, True),
+        ("peer-alive", False, True, 0.0, 0.0, True),
+        ("peer-alive", False, False, 999.0, 999.0, False),
+    ],
+)
+def test_who_may_go_on_alone_under_a_hold(kind, ended, sitting, lost_for_s, quiet_s, free) -> None:
+    """Exceptions (a) and (b): the sitting primary after 30 s, never under a person's hold; a fence never."""
+    inhibit = InhibitView("x", kind, "A", "why", 0.0, ended=ended)
+    asked = {"sitting": sitting, "cold": False, "lost_for_s": lost_for_s, "quiet_for_s": quiet_s, "policy": POLICY}
+    assert (refusing([inhibit], "alone", **asked) is None) is free
+    assert refusing([inhibit], "fence", **asked) is not None
+
+
+def test_held_needs_both_sides_and_the_arbiter() -> None:
+    """Law 2: without the peer's own word that it is drained and sees the property nothing is called held."""
+    guard, now = settled()
+    found = tuple(guard.memory.inhibits.values())
+    peer = replace(
+        guard.ack.peer_hold, inhibits=tuple(i.id for i in found), no_fence_right=True, drained=True, harmless=True
+    )
+    guard = replace(guard, ack=replace(guard.ack, inhibits=found, peer_hold=peer))
+    assert hold.held(Turn(guard, now))
+    for changed in ({"maintenance": None}, {"drained": False}, {"no_fence_right": False}, {"harmless": None}):
+        ack = replace(guard.ack, peer_hold=replace(peer, **changed))
+        assert not hold.held(Turn(replace(guard, ack=ack), now))
+    assert not hold.held(Turn(replace(guard, acked=after(now, -10.0)), now))
+    assert not hold.held(Turn(replace(guard, ack=replace(guard.ack, inhibits=())), now))
+
+
+def test_a_reading_that_is_the_same_changes_nothing_durable() -> None:
+    """Repeated sightings write nothing to the disk."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    after_it, _ = run(guard, SawVolumes(guard.volumes), now)
+    assert after_it.memory == guard.memory

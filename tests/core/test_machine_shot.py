@@ -1,0 +1,227 @@
+"""Shots, grants and the end of an era in one guard, one promise a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from scene import asked_to_fence, guard_of, of, run, whole_pair
+
+from guard.core import machine
+from guard.core.evidence import Power
+from guard.core.instant import after, elapsed_s
+from guard.core.messages import CloseAnswer, CloseAsk, CloseEra
+from guard.core.policy import Policy
+from guard.core.step import (
+    AnswerAgent,
+    ClientGone,
+    Fire,
+    Intent,
+    Memory,
+    PowerRead,
+    ReadPower,
+    Reconsider,
+    Send,
+    ShotEnded,
+    Tick,
+)
+from guard.core.turn import Attempt, Closing, Right
+
+
+def armed(world, start_by_s=2.0):
+    """B has won and its intent is durable."""
+    node = world.nodes["B"]
+    now = node.local()
+    guard = guard_of(world, "B")
+    job = replace(guard.agents[0], stage="armed", intent="i1")
+    intent = Intent("i1", 1, 2, "A", node.boot_id, after(now, start_by_s), 10.0)
+    memory = replace(guard.memory, intents=(intent,), used=("fence",))
+    return replace(guard, agents=(job,), memory=memory, attempt=None), now
+
+
+def test_a_shot_is_fired_once() -> None:
+    """A repeated `Reconsider` fires nothing more."""
+    guard, now = armed(asked_to_fence())
+    fired, effects = run(guard, Reconsider("i1"), now)
+    assert [f.target for f in of(effects, Fire)] == ["A"]
+    assert fired.memory.intents[0].spawned
+    _, effects = run(fired, Reconsider("i1"), now)
+    assert not of(effects, Fire)
+
+
+def test_nothing_is_fired_after_start_by() -> None:
+    """S4: a guard that was paused between its intent and the shot sends nothing."""
+    guard, now = armed(asked_to_fence(), start_by_s=-0.1)
+    after_it, effects = run(guard, Reconsider("i1"), now)
+    assert not of(effects, Fire)
+    assert after_it.memory.intents == ()
+
+
+def test_an_inhibit_in_the_last_moment_stops_the_shot() -> None:
+    """S5: inhibits are read once more after the intent is durable."""
+    guard, now = armed(asked_to_fence())
+    guard = replace(guard, memory=replace(guard.memory, holding=True))
+    _, effects = run(guard, Reconsider("i1"), now)
+    assert not of(effects, Fire)
+
+
+def test_a_client_that_left_is_not_shot_for() -> None:
+    """An agent that died between win and shot takes its intent along."""
+    guard, now = armed(asked_to_fence())
+    gone, _ = run(guard, ClientGone(guard.agents[0].id), now)
+    _, effects = run(gone, Reconsider("i1"), now)
+    assert not of(effects, Fire)
+
+
+@pytest.mark.parametrize(("clean", "drained_s"), [(True, 0.0), (False, 10.0)])
+def test_a_shot_that_did_not_end_clean_drains_for_h(clean, drained_s) -> None:
+    """S4: what is left in the network may act for H(device)."""
+    guard, now = armed(asked_to_fence())
+    fired, _ = run(guard, Reconsider("i1"), now)
+    ended, _ = run(fired, ShotEnded("i1", 0 if clean else None, clean), now)
+    assert elapsed_s(now, ended.memory.intents[0].drained) == drained_s
+
+
+def test_a_shot_with_an_unbounded_horizon_never_drains() -> None:
+    """S4: unless its agent ended clean."""
+    guard, now = armed(asked_to_fence())
+    guard = replace(
+        guard, memory=replace(guard.memory, intents=(replace(guard.memory.intents[0], horizon_s=None, spawned=True),))
+    )
+    ended, _ = run(guard, ShotEnded("i1", None, False), now)
+    assert ended.memory.intents[0].drained is None
+
+
+def read_off(guard, now, power):
+    """Answer the reading that is under way."""
+    return run(guard, PowerRead(guard.agents[0].reading, power), now)
+
+
+@pytest.mark.parametrize(("exit_code", "needed"), [(0, 1), (1, 2)])
+def test_two_readings_off_confirm_and_less_does_not(exit_code, needed) -> None:
+    """A verified exit 0 is one reading; without it two fresh ones are needed."""
+    guard, now = armed(asked_to_fence())
+    guard, _ = run(guard, Reconsider("i1"), now)
+    guard, _ = run(guard, ShotEnded("i1", exit_code, True), now)
+    for number in range(1, needed + 1):
+        guard, effects = read_off(guard, now, Power.OFF)
+        answers = of(effects, AnswerAgent)
+        assert [a.confirmed for a in answers] == ([True] if number == needed else [])
+    assert guard.memory.confirmed_off
+
+
+@pytest.mark.parametrize("power", [Power.ON, Power.UNKNOWN])
+def test_a_shot_that_cannot_be_read_back_is_unconfirmed(power) -> None:
+    """Timed out, unreadable or still on: never a success."""
+    guard, now = armed(asked_to_fence())
+    guard, _ = run(guard, Reconsider("i1"), now)
+    guard, _ = run(guard, ShotEnded("i1", 0, True), now)
+    guard, effects = read_off(guard, now, power)
+    assert [(a.confirmed, a.reason) for a in of(effects, AnswerAgent)] == [(False, "unconfirmed")]
+    assert not guard.memory.confirmed_off
+
+
+def test_a_reading_off_before_the_shot_sends_nothing_to_the_device() -> None:
+    """Already off: the win is needed all the same, the shot is not."""
+    world = asked_to_fence()
+    guard, now = guard_of(world, "B"), world.nodes["B"].local()
+    job = replace(guard.agents[0], power=Power.OFF, power_at=now, offs=1, reading=None)
+    guard = replace(guard, agents=(job,), right=Right("fence", 1, 2, now, 1, job=job.id), attempt=None)
+    guard, effects = run(guard, Tick(), now)
+    assert of(effects, ReadPower)
+    assert not guard.memory.intents
+    assert "fence" in guard.memory.used
+
+
+def restarted(memory: Memory, world):
+    node = world.nodes["B"]
+    return machine.start(
+        "B",
+        "A",
+        policy=Policy(),
+        sight=node.sight,
+        horizon_s=10.0,
+        memory=memory,
+        boot_id=node.boot_id,
+        seed="s",
+        now=node.local(),
+    )
+
+
+@pytest.mark.parametrize("same_boot", [True, False])
+def test_a_guard_start_gives_old_shots_their_drain(same_boot) -> None:
+    """S4: a shot that was spawned and whose end nobody saw may act until now + H; a drain of another boot is void."""
+    world = whole_pair()
+    node = world.nodes["B"]
+    boot = node.boot_id if same_boot else "before"
+    shot = Intent("i1", 1, 2, "A", boot, node.local(), 10.0, spawned=True)
+    unborn = Intent("i2", 1, 2, "A", boot, node.local(), 10.0)
+    drained = replace(shot, id="i3", drained=after(node.local(), 500.0))
+    memory = replace(guard_of(world, "B").memory, intents=(shot, unborn, drained))
+    guard, step = restarted(memory, world)
+    left = {i.id: round(elapsed_s(node.local(), i.drained)) for i in guard.memory.intents}
+    assert left == {"i1": 10, "i3": 500 if same_boot else 10}
+    assert step.memory == guard.memory
+    assert guard.right is None
+
+
+def closing(world):
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    session = guard.halves.session("A", "B")
+    return replace(guard, closing=Closing("c1", 2, session, guard.halves.connects, now)), session, now
+
+
+def test_an_era_is_ended_only_over_an_unbroken_session() -> None:
+    """K4: agreed, the same session, no break since K2; else nothing is written."""
+    world = whole_pair()
+    guard, session, now = closing(world)
+
+    def writes(answer, who=guard) -> bool:
+        _, effects = (
+            machine.step(who, machine.Heard("B", answer), now)[0],
+            machine.step(who, machine.Heard("B", answer), now)[1].effects,
+        )
+        return any(isinstance(e.message, CloseEra) for e in of(effects, Send))
+
+    assert writes(CloseAnswer("c1", True, session, ""))
+    assert not writes(CloseAnswer("c1", False, session, "not-whole"))
+    assert not writes(CloseAnswer("c1", True, "another", ""))
+    assert not writes(CloseAnswer("other", True, session, ""))
+    reconnected = replace(guard, halves=replace(guard.halves, connects=guard.halves.connects + 1))
+    assert not writes(CloseAnswer("c1", True, session, ""), reconnected)
+
+
+def test_the_winner_gives_up_its_right_before_it_asks_to_close() -> None:
+    """K2: right none, the claim under way dead, before K3 is sent."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    register = replace(guard.ack.register, winner="A", used=("alone",))
+    guard = replace(
+        guard,
+        ack=replace(guard.ack, register=register),
+        right=Right("alone", 1, 2, now, 1, job="h"),
+        attempt=Attempt("n", "fence", None, now),
+        due={},
+    )
+    guard, effects = run(guard, Tick(), now)
+    assert any(isinstance(e.message, CloseAsk) for e in of(effects, Send))
+    assert guard.right is None
+    assert guard.attempt is None
+
+
+def test_an_invitation_to_close_ends_every_right_of_the_loser() -> None:
+    """K3: the loser renounces before it answers, and refuses while a shot of its own may still act."""
+    world = whole_pair()
+    guard, now = guard_of(world, "B"), world.nodes["B"].local()
+    session = guard.halves.session("B", "A")
+    guard = replace(guard, right=Right("alone", 1, 2, now, 1, job="h"), attempt=Attempt("n", "fence", None, now))
+    ask = machine.Heard("A", CloseAsk("c", guard.memory.era, session))
+    after_it, effects = run(guard, ask, now)
+    answers = [e.message for e in of(effects, Send) if isinstance(e.message, CloseAnswer)]
+    assert [a.agreed for a in answers] == [True]
+    assert after_it.right is None
+    assert after_it.attempt is None
+    shot = Intent("i", 1, 2, "A", guard.boot_id, now, 10.0, spawned=True, drained=after(now, 5.0))
+    _, effects = run(replace(guard, memory=replace(guard.memory, intents=(shot,))), ask, now)
+    answers = [e.message for e in of(effects, Send) if isinstance(e.message, CloseAnswer)]
+    assert [a.reason for a in answers] == ["shot-undrained"]
