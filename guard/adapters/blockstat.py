@@ -20,7 +20,7 @@ from guard.core.instant import elapsed_s
 from guard.ports import Clock
 
 WRITES_COMPLETED = 4  # index in /sys/block/*/stat: fifth field, "write I/Os processed" (Documentation/block/stat.rst)
-SAMPLE_S_MAX = 0.5  # a reading that took longer cannot be placed in time well enough
+SAMPLE_S_MAX = 0.5  # one sampling period: two ages are ordered only if they lie more than that apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +34,20 @@ class _Reading:
 class BlockStat:
     """Samples all replicated resources. Minor numbers come from the kernel's own answer, anew each time."""
 
-    def __init__(self, drbd: Drbd, clock: Clock, sys_block: Path = Path("/sys/block")) -> None:
+    def __init__(
+        self, drbd: Drbd, clock: Clock, sys_block: Path = Path("/sys/block"), *, sample_s_max: float = SAMPLE_S_MAX
+    ) -> None:
         self._drbd = drbd
         self._clock = clock
+        self._sample_s_max = sample_s_max
         self._sys_block = sys_block
         self._last: dict[str, _Reading] = {}
 
     async def sample(self, volumes: Volumes) -> Sequence[WriteSample]:
         """One sample for each resource of `volumes`, whose role and link must agree with what is read now.
 
-        The first sample of a resource after a start, a change of role, a resync or a reset never counts.
+        The first sample of a resource after a start, a change of role, a resync or a reset never counts. A reading
+        that took longer than `sample_s_max` (at most one sampling period) is left out.
         """
         began = self._clock.now()
         kernel = await self._drbd.kernel()
@@ -52,9 +56,9 @@ class BlockStat:
             one = kernel.resources.get(replica.resource)
             reading = _Reading(Role.UNKNOWN, Link.UNKNOWN, None, None) if one is None else self._read(one)
             at = self._clock.now()
-            counts = elapsed_s(began, at) <= SAMPLE_S_MAX and _counts(
-                self._last.get(replica.resource), reading, replica
-            )
+            if elapsed_s(began, at) > self._sample_s_max:
+                continue  # it cannot be placed in time well enough, yet it resets nothing: the row goes on behind it
+            counts = _counts(self._last.get(replica.resource), reading, replica)
             self._last[replica.resource] = reading
             samples.append(
                 WriteSample(replica.resource, at, reading.role, reading.completed, reading.received_kib, counts)

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 from collections.abc import AsyncIterator
+from typing import cast
 
 from guard.core.instant import Instant, elapsed_s
 from guard.errors import Unavailable
@@ -77,8 +78,7 @@ class _Ear(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        if isinstance(transport, asyncio.DatagramTransport):
-            self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # asyncio's own is no subclass of it (3.11)
 
     def datagram_received(self, data: bytes, addr: tuple[object, ...]) -> None:
         if len(data) != _FORM.size:

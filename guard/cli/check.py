@@ -259,7 +259,7 @@ def _iso(wall: float) -> str:
 
 def text_of(data: Mapping[str, Any]) -> str:
     """Findings first, then one row an area, then the ladder. At most 80 columns."""
-    from guard.cli.render import span, table, when, wrapped
+    from guard.cli.render import table, when, wrapped
 
     name = data["pair"] or data["site"]
     lines = [f"{name} on {data['node']}, {when(data['at'])}"]
@@ -275,7 +275,7 @@ def text_of(data: Mapping[str, Any]) -> str:
     for row in data["looks"]:
         if row["why"] is not None:
             lines.append(wrapped(f"{row['area']}: could not look: {row['why']}", hang=2))
-    rungs = [(span(r["s"]) if r["s"] != "unbounded" else "unbounded", r["name"], r["source"]) for r in data["ladder"]]
+    rungs = [(_seconds(r["s"]), r["name"], r["source"]) for r in data["ladder"]]
     lines += ["", "timer ladder, shortest first:", table(("TIME", "TIMER", "SOURCE"), rungs, indent="  ")]
     if data["against"] is not None:
         against = data["against"]
@@ -283,6 +283,11 @@ def text_of(data: Mapping[str, Any]) -> str:
         for word, found in (("new", against["new"]), ("gone", against["gone"])):
             lines += [wrapped(f"{word}: {f['area']} {f['subject']}: {f['text']}", indent="  ", hang=4) for f in found]
     return "\n".join(lines)
+
+
+def _seconds(value: object) -> str:
+    """A rung in plain seconds: rounded, 880 s and 900 s would look alike."""
+    return f"{value:g} s" if isinstance(value, int | float) else str(value or "?")
 
 
 def _finding(each: Mapping[str, str]) -> list[str]:

@@ -51,7 +51,7 @@ class Finding:
 
 
 def cluster(seen: Cluster, node: str, peer: str) -> Iterator[Finding]:
-    """Properties, nodes, maintenance that does not brake, and what others left behind."""
+    """Properties, nodes, maintenance that does not brake, and what others left behind. Names are "" if not known."""
 
     def trap(code: str, subject: str, text: str, show: str, mend: str) -> Finding:
         return Finding(code, "trap", "cluster", subject, text, show, mend)
@@ -64,7 +64,7 @@ def cluster(seen: Cluster, node: str, peer: str) -> Iterator[Finding]:
         text = "fencing is off: the cluster takes over without switching the peer off, and both may run"
         name = f"{fencing}-enabled"
         yield trap("fencing-off", name, text, SHOW.format(name), PROPERTY.format(name, "true"))
-    if seen.nodes != {node, peer}:
+    if node and seen.nodes != {node, peer}:
         text = f"the cluster's nodes are {_list(seen.nodes)}; the settings name {_list((node, peer))}"
         yield trap("other-nodes", "nodes", text, "crm_node -l", "correct [pair] in pairguard.toml, or the cluster")
     policy = seen.property("no-quorum-policy")
@@ -184,10 +184,11 @@ def devices(seen: Cluster, node: str, peer: str) -> Iterator[Finding]:
             f"let {AGENT} run it: name it in [fence.NODE], then: cibadmin --delete --xpath \"//*[@id='{device.id}']\""
         )
         yield _device("bypass", "trap", device.id, text, mend)
-    for name in sorted({node, peer}):
+    for name in sorted({node, peer} - {""}):
         if not any(name in (d.targets() or {name}) for d in ours):
             text = f"no {AGENT} device is configured for {name}: the guard is never asked to fence it"
-            yield _device("no-device", "trap", name, text, "see packaging/pacemaker in the documentation")
+            words = f"pcmk_host_list={name} wait_s=880 pcmk_off_timeout=900s pcmk_reboot_timeout=900s"
+            yield _device("no-device", "trap", name, text, f"pcs stonith create fence-{name} {AGENT} {words}")
     for device in seen.devices:
         if device.stopped and our_hold(seen.root) is None:
             mend = f"crm_resource -r {device.id} --meta -d target-role"
@@ -254,7 +255,8 @@ def corosync(seen: Mapping[str, str], sbd: Sbd | None) -> Iterator[Finding]:
     for name, rings in sorted(_rings(seen).items()):
         if len(rings) == 1:
             text = f"{name} has one ring: one failing path looks like a death of the node"
-            yield found("one-ring", "note", "nodelist.", text, _conf("nodelist", f"ring1_addr for {name}"))
+            mend = _conf("nodelist", "ring1_addr: ADDRESS")
+            yield Finding("one-ring", "note", "corosync", name, text, "corosync-cmapctl nodelist.", mend)
 
 
 def rings(seen: Mapping[str, str]) -> frozenset[str]:
@@ -334,7 +336,7 @@ def _gate(name: str, gate: GateFacts) -> Iterator[Finding]:
     if gate.protocol not in (None, PROTOCOL):
         wrong.append((f"protocol {gate.protocol}", f"net {{ protocol {PROTOCOL}; }}"))
     if gate.fencing not in (None, FENCING):
-        wrong.append((f"fencing {gate.fencing}", f"net {{ fencing {FENCING}; }}  # 8.4: disk {{ }}"))
+        wrong.append((f"fencing {gate.fencing}", f"disk {{ fencing {FENCING}; }} (DRBD 9: net)"))
     if gate.handler_ours is False:
         wrong.append(("the fence-peer handler is not ours", f"handlers {{ fence-peer {HANDLER}; }}"))
     if gate.on_congestion not in (None, CONGESTION):
@@ -343,7 +345,7 @@ def _gate(name: str, gate: GateFacts) -> Iterator[Finding]:
         yield _resource("gate-off", "trap", f"{name}: {what}", f"gate off: {GATE_OFF}", mend)
     if closed is not True and not wrong:
         text = f"the gate is not proven (files or kernel do not say); until then {GATE_OFF}"
-        yield _resource("gate-unknown", "trap", name, text, "drbdadm up the resource, then look again")
+        yield Finding("gate-unknown", "trap", "drbd", name, text, f"drbdsetup show {name}", f"drbdadm up {name}")
 
 
 def handlers(files: Section) -> Iterator[Finding]:
@@ -359,7 +361,8 @@ def handlers(files: Section) -> Iterator[Finding]:
 
 
 def _resource(code: str, severity: Literal["trap", "note"], subject: str, text: str, mend: str) -> Finding:
-    return Finding(code, severity, "drbd", subject, text, "drbdadm dump", f"{mend} then: drbdadm adjust all")
+    mend = f"/etc/drbd.d: `{mend}`; then: drbdadm adjust all"
+    return Finding(code, severity, "drbd", subject, text, "drbdadm dump", mend)
 
 
 def _option(own: Section, common: Section, block: str, name: str) -> str | None:
@@ -481,7 +484,9 @@ def guard(row: Mapping[str, Any], unit: str = "pairguardd") -> Iterator[Finding]
     for page in row.get("pages") or ():
         yield trap(f"page-{page}", f"the guard pages: {page}", "pairguard explain --evidence")
     for name in (row.get("network") or {}).get("unwatched") or ():
-        yield trap("unwatched", f"{name} is configured and not heard: its signs would be missed", "pairguard explain")
+        text = f"{name} is configured and not heard: its signs would be missed"
+        show, mend = f"pairguard status {pair}", "pairguard switch probe, or: ip link"
+        yield Finding("unwatched", "trap", "guard", f"{pair} {name}", text, show, mend)
     state = (row.get("hold") or {}).get("state")
     if state not in (None, "none"):
         text = f"the pair is {state}: nothing is fenced meanwhile"

@@ -109,6 +109,10 @@ async def _judged(guard: GuardSettings, target: str, purpose: str) -> tuple[dict
     judged: Mapping[str, Any] = said.get("data") or {}
     reason, text = str(said.get("outcome")), str(said.get("text"))
     may = may_now(reason, judged)
+    if reason == "living-target":
+        text = (
+            f"{target} answers: a living target is never fenced without its yield (the row, for going on alone: {text})"
+        )
     if winner is not None:
         text += f"; the register has a winner already: {winner}, era {register['era'] if register else '?'}"
     data: dict[str, Any] = {
@@ -167,8 +171,8 @@ def _deed(purpose: str, target: str) -> str:
 
 
 NEXT = {
-    "yes": "nothing was written; the cluster asks by itself when it needs to",
-    "wait": "pairguard status shows what it waits for",
+    "yes": "nothing: this was a dry run, the cluster asks by itself when it needs to",
+    "wait": "pairguard status",
     "no": "pairguard explain --evidence",
 }
 
@@ -310,7 +314,8 @@ async def _released(guard: GuardSettings, key: str | None, wait_s: float) -> tup
     try:
         said = await wiring.order(guard.paths.run, "release", {"key": key} if key else {})
     except Refused as error:
-        return _release_data(guard, "holding", None, "refused", str(error), key), HOLDING
+        state, text = (before.get("hold") or {}).get("state"), f"{error.what}: {error.why}"
+        return _release_data(guard, "holding", state, "refused", text, key, error.next_step), HOLDING
     if said.get("outcome") not in ("releasing", "released"):
         reason, text = str(said.get("outcome")), str(said.get("text"))
         return _release_data(guard, "holding", (before.get("hold") or {}).get("state"), reason, text, key), HOLDING
@@ -331,10 +336,11 @@ def armed(row: Mapping[str, Any]) -> bool:
 
 
 def _release_data(
-    guard: GuardSettings, outcome: str, state: object, reason: str, text: str, key: str | None
+    guard: GuardSettings, outcome: str, state: object, reason: str, text: str, key: str | None, following: str = ""
 ) -> dict[str, Any]:
     row = {"pair": guard.pair.name, "outcome": outcome, "state": state, "reason": reason, "text": text, "key": key}
-    return {"schema": "pairguard.release/1", "pairs": [{**row, "next": RELEASE_NEXT.get(reason, "pairguard status")}]}
+    following = following or RELEASE_NEXT.get(reason, "pairguard status")
+    return {"schema": "pairguard.release/1", "pairs": [{**row, "next": following}]}
 
 
 RELEASE_NEXT = {

@@ -88,9 +88,23 @@ def write_age(age: object) -> str:
         case [int() | float() as low, None]:
             return f"over {span(low)}"
         case [int() | float() as low, int() | float() as high]:
-            return f"{low:g}-{high:g} s"
+            return f"{round(low, 1):g}-{round(high, 1):g} s"
         case _:
             return "?"
+
+
+DISKS = {  # guard.core.evidence.Disk
+    "U": "UpToDate",
+    "C": "Consistent",
+    "O": "Outdated",
+    "I": "Inconsistent",
+    "D": "Diskless",
+}
+
+
+def disk(letter: object) -> str:
+    """A disk's state in DRBD's own word; what is no letter of ours stays as it is."""
+    return DISKS.get(str(letter), word(letter))
 
 
 def facts(pairs: Mapping[str, object], *, indent: str = "  ") -> str:

@@ -146,12 +146,14 @@ def _inhibit(view: Mapping[str, Any]) -> dict[str, Any]:
 
 def _testified(evidence: Mapping[str, Any]) -> dict[str, Any]:
     """A node by its last testimony: as old as its last word, so no word on whether its guard is up."""
+    from guard.cli.render import disk
+
     replicas = evidence.get("replicas") or ()
     first = replicas[0] if replicas else {}
     low = first.get("age_lo_s")
     return {
         "role": str(first.get("role", "?")).capitalize() if first.get("role") not in (None, "unknown") else "?",
-        "disk": first.get("disk", "?"),
+        "disk": disk(first.get("disk", "?")),
         "write_age_s": None if low is None else [low, first.get("age_hi_s")],
         "gate": first.get("gate"),
         "guard": "?",
@@ -196,8 +198,8 @@ def screen(data: Mapping[str, Any], wall: float) -> str:
 
 
 PAGES = {
-    "peer-alive": "peer-alive: the peer lives, so this is the network; nothing is fenced. Mend one ring; or, after an "
-    "orderly shutdown of the peer, certify it off (pairguard recover confirm-off NODE)",
+    "peer-alive": "peer-alive: the peer lives, so this is the network; nothing is fenced. Mend one ring; or let "
+    "its fence device read the peer off",
     "storm": "storm: many pairs are in trouble at once: the network failed, not the nodes; nothing is fenced",
     "person": "person: the evidence names no node; a person decides. Run: pairguard explain",
     "prefer-peer": "prefer-peer: the evidence prefers the peer; run there: pairguard verdict --target THIS-NODE",
@@ -244,7 +246,7 @@ def _why(pair: Mapping[str, Any]) -> list[str]:
     if hold.get("state") not in (None, "none", "held") and unproven:
         said.append(f"not proven held on: {', '.join(unproven)}")
     refused = hold.get("release_refused")
-    if refused and hold.get("state") not in (None, "none"):
+    if refused and hold.get("state") not in (None, "none") and refused.get("reason") != "inhibited":
         said.append(f"cannot be released yet ({refused.get('reason')}): {refused.get('text')}")
     if register is None:
         said.append("no register is known: nobody may run alone; while whole run: pairguard init")
@@ -330,7 +332,7 @@ def _then(data: Mapping[str, Any], moment: float) -> dict[str, Any]:
 
 
 def _explained(data: Mapping[str, Any], *, evidence: bool) -> str:
-    from guard.cli.render import facts, span, table, when, wrapped
+    from guard.cli.render import facts, span, table, when, word, wrapped
 
     verdict, lines = data.get("verdict"), [f"{data.get('pair')}, as {data.get('node')} judged"]
     if verdict is None:
@@ -353,8 +355,10 @@ def _explained(data: Mapping[str, Any], *, evidence: bool) -> str:
             lines += ["", "readings that went into it:", *_readings(verdict)]
     now = data.get("readings") or ()
     if evidence and now:
-        rows = [(each.get("what"), each.get("value"), span(each.get("age_s")), each.get("source")) for each in now]
-        lines += ["", "what this guard sees now:", table(("WHAT", "VALUE", "AGE", "SOURCE"), rows, indent="  ")]
+        lines += ["", "what this guard sees now:"]
+        for each in now:
+            text = f"{each.get('what')}: {word(each.get('value'))}; {span(each.get('age_s'))} ago, {each.get('source')}"
+            lines.append(wrapped(text, indent="  ", hang=4))
     if evidence:
         lines += ["", "latest events:"]
         for event in (data.get("events") or ())[-20:]:
@@ -370,7 +374,7 @@ def _sides(verdict: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def _ages(verdict: Mapping[str, Any]) -> list[tuple[object, ...]]:
-    from guard.cli.render import write_age
+    from guard.cli.render import disk, write_age
 
     return [
         (
@@ -379,7 +383,7 @@ def _ages(verdict: Mapping[str, Any]) -> list[tuple[object, ...]]:
             each.get("resource"),
             write_age(None if each.get("age_lo_s") is None else [each["age_lo_s"], each.get("age_hi_s")]),
             each.get("role"),
-            each.get("disk"),
+            disk(each.get("disk")),
             _gate(each.get("gate")),
         )
         for who, said in _sides(verdict)
@@ -397,13 +401,17 @@ def _readings(verdict: Mapping[str, Any]) -> list[str]:
         lines.append(facts(plain, indent="    "))
         for each in said.get("replicas") or ():
             lines.append(f"    resource {each.get('resource')}:")
-            kept = {key: _hexed(key, value) for key, value in each.items() if key != "resource"}
+            kept = {key: _in_words(key, value) for key, value in each.items() if key != "resource"}
             lines.append(facts(kept, indent="      "))
     return lines
 
 
-def _hexed(key: str, value: object) -> object:
-    """Generation identifiers as DRBD's own tools print them."""
+def _in_words(key: str, value: object) -> object:
+    """Generation identifiers and disks as DRBD's own tools print them."""
+    from guard.cli.render import disk
+
+    if key in ("disk", "peer_disk"):
+        return disk(value)
     if key in ("current", "bitmap") and isinstance(value, int):
         return f"{value:016X}"
     if key == "history" and isinstance(value, list | tuple):

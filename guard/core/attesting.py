@@ -88,6 +88,9 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         turn.put(right=None, closing=None)
         turn.soon("unbar")
         turn.soon("attest")
+    if memory.session is not None and ack.attested == memory.session.name and memory.session.era != register.era:
+        # A hand-back: the attested session stays attested in the new era.
+        turn.remember(session=replace(memory.session, era=register.era))
     _attested(turn, ack)
     if ack.outdate and not primary(turn.guard) and turn.every("outdate", 5.0):
         turn.do(OutdateOwn())

@@ -53,7 +53,7 @@ PORTS: dict[Attribution, Ports] = {
 }
 
 
-def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False) -> tuple[str, str] | None:
+def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False, releasing: bool = False) -> tuple[str, str] | None:
     """Why no claim may be started now (reason, text), or None. Step 1 of the claim, and law 1."""
     guard = turn.guard
     if not guard.journal_ok:
@@ -82,10 +82,10 @@ def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False) -> tuple[str, 
     members = guard.members
     if members is not None and members.votes_three and members.quorate is not True:
         return "no-quorum", "this partition is not quorate"
-    return inhibited(turn, purpose, cold=cold)
+    return inhibited(turn, purpose, cold=cold, releasing=releasing)
 
 
-def inhibited(turn: Turn, purpose: Purpose, *, cold: bool) -> tuple[str, str] | None:
+def inhibited(turn: Turn, purpose: Purpose, *, cold: bool, releasing: bool) -> tuple[str, str] | None:
     """Why an inhibit known here forbids `purpose` now, or None."""
     guard = turn.guard
     refusing = judging.refusing(
@@ -99,7 +99,8 @@ def inhibited(turn: Turn, purpose: Purpose, *, cold: bool) -> tuple[str, str] | 
     )
     if refusing is not None:
         return ("peer-alive" if refusing.kind == "peer-alive" else "inhibited"), f"{refusing.owner}: {refusing.reason}"
-    if purpose == "fence" and guard.memory.holding:
+    stays = primary(guard) or sitting(guard)  # going on alone is no promotion
+    if guard.memory.holding and (purpose == "fence" or not (stays or cold or releasing)):
         return "holding", "the hold is being released"
     return None
 
@@ -215,7 +216,7 @@ def consider(turn: Turn, *, ready: bool) -> None:
     elif attempt.dry:
         drop(turn, "winner-us", "this node has won the era already")
         return
-    why = obstacle(turn, attempt.purpose, cold=attempt.cold)
+    why = obstacle(turn, attempt.purpose, cold=attempt.cold, releasing=attempt.releasing)
     if why is not None:
         drop(turn, *why)
         return
@@ -265,7 +266,7 @@ def heard_won(turn: Turn, won: Won) -> None:
     if turn.since(attempt.committed) > guard.policy.fire_s:
         drop(turn, "win-too-late", "the win came later than T_fire after the commit: no right follows")
         return
-    stopped = inhibited(turn, attempt.purpose, cold=attempt.cold)
+    stopped = inhibited(turn, attempt.purpose, cold=attempt.cold, releasing=attempt.releasing)
     if stopped is not None:
         drop(turn, stopped[0], f"an inhibit came between commit and win: {stopped[1]}")
         return

@@ -330,6 +330,7 @@ def _releasing_claim(turn: Turn) -> None:
     why = hold.refusal(turn)
     if why is None or why[0] != "not-whole" or guard.network.quiet_for_s(turn.now) < guard.policy.settle_s:
         return
-    if not turn.every("releasing", 5.0 + turn.fraction()) or claiming.obstacle(turn, "alone") is not None:
+    if not turn.every("releasing", 5.0 + turn.fraction()):
         return
-    claiming.begin(turn, "alone", None, releasing=True)
+    if claiming.obstacle(turn, "alone", releasing=True) is None:
+        claiming.begin(turn, "alone", None, releasing=True)

@@ -21,7 +21,7 @@ from guard.core.step import (
 )
 from guard.core.turn import Guard, whole
 from guard.daemon.acting import POWER_S_MAX, Waiting, World
-from guard.daemon.showing import explained, shown
+from guard.daemon.showing import explained, plain_map, shown
 from guard.errors import Refused, Unavailable
 from guard.ports import Clock
 
@@ -206,7 +206,7 @@ class Asking:
         self._put(event)
         try:
             async with asyncio.timeout(deadline_s):
-                return dict(await future)
+                return plain_map(await future)  # JSON-ready: a verdict carries whole testimonies
         except TimeoutError:
             raise Unavailable(
                 "cannot answer in time", f"no answer of the guard in {deadline_s:g} s", "run: pairguard status"

@@ -118,7 +118,7 @@ def real(settings: GuardSettings, clock: Clock) -> Surroundings:
     supervisor = Supervisor(clock, node=pair.node)
     return Surroundings(
         replication=drbd,
-        counters=BlockStat(drbd, clock),
+        counters=BlockStat(drbd, clock, sample_s_max=settings.limits.sampling),
         members=Corosync(pair.node, pair.peer, clock=clock, run=process.run),
         cluster=cluster,
         links=NetlinkLinks(settings.network.interfaces, clock) if settings.network.interfaces else None,

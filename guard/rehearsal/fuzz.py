@@ -5,7 +5,7 @@ from __future__ import annotations
 from guard.core.evidence import Link, LinkSighting, Role, Suspended, Up
 from guard.core.step import AskRelease, OpenHold, Seen
 from guard.rehearsal.checkers import Unmet
-from guard.rehearsal.network import EVERY, OF_NODE, PAIR
+from guard.rehearsal.network import DEVICE_OF_A, DEVICE_OF_B, EVERY, OF_NODE, PAIR
 from guard.rehearsal.world import World
 
 
@@ -24,6 +24,42 @@ def fuzz(world: World) -> None:
     for _ in range(rng.randint(4, 12)):
         _fault(world, 11 if quiet else 15)
         world.run(rng.uniform(0.2, 8.0))
+    _end(world)
+
+
+def fuzz_shots(world: World) -> None:
+    """A kernel hangs, and around its shot anything may happen to devices, guards, arbiter and the kernel itself."""
+    world.begin()
+    rng = world.rng
+    world.fence_action = rng.choice(("off", "reboot"))
+    world.network.late, world.network.late_s_max = rng.choice((0.0, 0.1)), 3.0
+    victim = world.nodes[rng.choice("AB")]
+    victim.hang(True)
+    world.run(rng.uniform(2.5, 4.5))
+    for _ in range(rng.randint(4, 10)):
+        match rng.randint(0, 8):
+            case 0 | 1:
+                world.network.hold(*rng.sample((DEVICE_OF_A, DEVICE_OF_B, PAIR), rng.randint(1, 2)))
+            case 2:
+                world.network.heal()
+            case 3 | 4:
+                victim.hang(False)
+            case 5:
+                victim.peer.restart_guard(rng.uniform(0.2, 2.0))
+            case 6:
+                world.arbiter.crash(rng.uniform(0.2, 2.0), reboot=rng.random() < 0.3)
+            case 7:
+                victim.switch_on()
+            case _:
+                victim.hang(True)
+        world.run(rng.choice((rng.uniform(0.01, 0.5), rng.uniform(0.5, 4.0))))
+    victim.hang(False)
+    world.run(rng.uniform(0.0, 12.0))
+    _end(world)
+
+
+def _end(world: World) -> None:
+    """The liveness phase. Raises `Unmet`."""
     _heal(world)
     if not world.until(world.whole, 60):
         # A person does what the manual says: nodes that cannot go on are power-cycled one after the other.

@@ -72,10 +72,12 @@ class Shell:
         self.clients: dict[str, AgentAsks | HandlerAsks] = {}  # who waits for an answer
         self.told: list[AnswerPerson] = []
         self.starts = 0
+        self.started_at: list[float] = []  # when each of them was
 
     def start(self) -> None:
         node, world = self.node, self.node.world
         self.starts += 1
+        self.started_at.append(world.now)
         self.up, self.paused, self.inbox = True, False, []
         self.guard, step = machine.start(
             node.name,
@@ -221,6 +223,7 @@ class Node:
         self.hung = False
         self.switched_off = False  # by its fence device, not by its death
         self.boots = 1
+        self.offs: list[float] = []  # when it lost power
         self.boot_at = -int(world.rng.uniform(100, 1000) * NS_PER_S)
         self.rate = 1.0 + world.rng.uniform(-2e-4, 2e-4)
         self.frozen: list[Callable[[], None]] = []
@@ -274,6 +277,7 @@ class Node:
             return
         self.world.tell(self.name, f"is off: {why}")
         self.powered = self.hung = False
+        self.offs.append(self.world.now)
         self.frozen = []
         self.shell.up, self.shell.guard, self.shell.clients, self.shell.paused = False, None, {}, False
         self.cluster.stop_hard()

@@ -50,15 +50,18 @@ class Device:
     def shoot(self, by: Node, intent: str, shot_s: float) -> None:
         """The delegate agent: sends, waits, ends by itself or is killed after `shot_s`."""
         landed = False
+        started, guard = self.world.now, by.shell.starts
 
         def land() -> None:
             nonlocal landed
+            offs = [at for at in by.offs if at >= started]
+            died = min([started + shot_s * 1e9, *by.shell.started_at[guard:], *offs])
+            if self.horizon_s is not None and self.world.now - died > self.horizon_s * 1e9:
+                return  # H(device) after its agent's death nothing of it can act any more
             landed = True
             self.world.shot_lands(by.name, self.owner, intent)
 
-        life = None if self.horizon_s is None else shot_s + self.horizon_s
-        self.world.network.carry(by.name, self.name, land, life_s=life)
-        started, guard = self.world.now, by.shell.starts
+        self.world.network.carry(by.name, self.name, land, life_s=None)
 
         def look() -> None:
             if by.shell.starts != guard:

@@ -26,9 +26,7 @@ WITNESS = {
             "testimony": {
                 "fs2a": {
                     "node": "fs2a",
-                    "replicas": [
-                        {"role": "primary", "disk": "UpToDate", "age_lo_s": 0.5, "age_hi_s": None, "gate": True}
-                    ],
+                    "replicas": [{"role": "primary", "disk": "U", "age_lo_s": 0.5, "age_hi_s": None, "gate": True}],
                 }
             },
         }
@@ -174,7 +172,7 @@ def test_where_both_answer_the_guards_row_stands() -> None:
 
 
 def side(node: str, low: float | None, high: float | None) -> dict[str, Any]:
-    replica = {"resource": "r0", "disk": "UpToDate", "role": "primary", "gate": True, "current": 0xABC, "bitmap": 0}
+    replica = {"resource": "r0", "disk": "U", "role": "primary", "gate": True, "current": 0xABC, "bitmap": 0}
     replica |= {"history": [1, 2], "age_lo_s": low, "age_hi_s": high}
     return {"node": node, "session": "s", "connected": False, "cluster": "up", "replicas": [replica]}
 

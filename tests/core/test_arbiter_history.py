@@ -120,7 +120,7 @@ class History:
 @settings(max_examples=150, deadline=None)
 @given(st.lists(DEED, max_size=60))
 def test_no_history_makes_two_winners_of_one_era(deeds: list[tuple[int, str, int]]) -> None:
-    """Whatever both nodes say, late, twice or never: one winner an era, versions rise, a Won names the recorded winner."""
+    """Whatever both nodes say, late, twice or never: one winner an era, versions rise, a Won names it."""
     history = History()
     history.play((0, A, 0))
     for deed in deeds:

@@ -84,7 +84,13 @@ def test_a_live_target_is_never_fenced_without_its_yield() -> None:
     for disk, role, gate, age, own_role in product(
         "UCOID?", ("primary", "secondary", "?"), (True, False, None), (None, 0.0, 100.0), ("primary", "secondary")
     ):
-        theirs = {"disk": disk, "role": role, "gate": gate, "age_lo_s": age, "age_hi_s": None if age is None else age + 1}
+        theirs = {
+            "disk": disk,
+            "role": role,
+            "gate": gate,
+            "age_lo_s": age,
+            "age_hi_s": None if age is None else age + 1,
+        }
         live = bundle("live", mine={"role": own_role}, **theirs)
         assert rule(live, "fence", POLICY, cold=False).next != "commit"
         alone += rule(live, "alone", POLICY, cold=False).next == "commit"

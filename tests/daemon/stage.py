@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from guard.core import machine
@@ -70,9 +71,7 @@ class Stage:
             seed="0" * 32,
             now=self.clock.now(),
         )
-        for key, value in guard.items():
-            made = _with(made, key, value)
-        self.loop = Loop(made, self.clock, self, self._emit, self)
+        self.loop = Loop(replace(made, **guard), self.clock, self, self._emit, self)
         self.loop.give_hands(self)
 
     # ---- guard.ports.Journal
@@ -124,9 +123,3 @@ class Stage:
     @property
     def guard(self) -> Guard:
         return self.loop.guard
-
-
-def _with(guard: Guard, key: str, value: Any) -> Guard:
-    from dataclasses import replace
-
-    return replace(guard, **{key: value})

@@ -33,6 +33,7 @@ BUS_PORT, TRAP_PORT = 1883, 162
 SITE, ARBITER = "lab", "arbiter"
 LIMITS: dict[str, object] = {
     "settle": "5s",
+    "sampling": "1s",  # each sample starts a Python program here, where a real node reads /proc/drbd
     "cold": "20s",
 }  # scaled like the freezes (12 s for 90 s); all else is the default
 HORIZON = "30s"  # fence_lab speaks TCP, its sockets are destroyed when a shot ends; far longer than any session of it

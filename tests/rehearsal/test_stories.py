@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from guard.rehearsal.fuzz import fuzz
+from guard.rehearsal.fuzz import fuzz, fuzz_shots
 from guard.rehearsal.scenarios import STORIES, play, tale
 
 SEEDS = range(1, 9)
@@ -36,7 +36,8 @@ def test_story(story) -> None:
 @pytest.mark.parametrize("part", range(4))
 def test_fuzz(part: int) -> None:
     """Any mixture of faults keeps S1 to S7, and once healed the pair is whole again with no write lost."""
-    assert failures(fuzz, range(1 + part * 1000, 1 + part * 1000 + FUZZ_SEEDS // 4)) == ""
+    for story in (fuzz, fuzz_shots):
+        assert failures(story, range(1 + part * 1000, 1 + part * 1000 + FUZZ_SEEDS // 4)) == ""
 
 
 def test_the_same_seed_is_the_same_story_byte_for_byte() -> None:

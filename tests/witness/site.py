@@ -179,9 +179,7 @@ class Scripted:
     def __init__(self, site: Site, node: str, pair: str) -> None:
         self.site, self.node = site, node
         keys = Keys(private=site.folder / f"{node}.pem", public_dir=site.folder / "pub")
-        self.bus = buses.make(
-            site.settings, keys, party=node, site=SITE, pair=pair, clock=site.clock, on_reject=None
-        )
+        self.bus = buses.make(site.settings, keys, party=node, site=SITE, pair=pair, clock=site.clock, on_reject=None)
         self.heard: list[Message] = []
         self.nonces = 0
 
@@ -193,9 +191,7 @@ class Scripted:
     async def say(self, message: Message) -> None:
         await self.bus.send(ARBITER, message, expires_s=5.0)
 
-    async def answer(
-        self, make: Callable[[], Message], kind: type[M], fits: Callable[[M], bool] = lambda m: True
-    ) -> M:
+    async def answer(self, make: Callable[[], Message], kind: type[M], fits: Callable[[M], bool] = lambda m: True) -> M:
         """Say it again and again (a new one each time) until an answer of that kind fits."""
         since = len(self.heard)
         async with asyncio.timeout(PATIENCE_S):

@@ -21,8 +21,18 @@ from guard.adapters.clock import BootClock
 from guard.core import machine
 from guard.core.disturbance import Policy as Sight
 from guard.core.instant import Instant
-from guard.core.messages import ARBITER, BeatAck, Closed, Commit, InhibitStored, InhibitView, LiftInhibit, Refused
-from guard.core.messages import SetInhibit, Won
+from guard.core.messages import (
+    ARBITER,
+    BeatAck,
+    Closed,
+    Commit,
+    InhibitStored,
+    InhibitView,
+    LiftInhibit,
+    Refused,
+    SetInhibit,
+    Won,
+)
 from guard.core.policy import Policy
 from guard.core.step import Heard
 from guard.witness.store import Store

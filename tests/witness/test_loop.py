@@ -1,0 +1,236 @@
+"""The witness's loop: decided, written, said, in that order, for many pairs in one batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guard.core.arbiter import Kept
+from guard.core.instant import after
+from guard.core.messages import (
+    Attest,
+    BeatAck,
+    Claim,
+    Closed,
+    Commit,
+    Init,
+    Message,
+    Offer,
+    Refused,
+    Won,
+)
+from guard.core.policy import Policy
+from guard.errors import SettingsError, Unavailable
+from guard.ports import Delivery
+from guard.witness.loop import Arbiter
+from guard.witness.store import Store
+from tests.adapters.bus_contract import until
+from tests.core.desk import evidence, statement
+from tests.daemon.stage import HandClock
+
+
+class Order(Store):
+    """The real store; it notes when it wrote, and fails when told to."""
+
+    def __init__(self, path: Path, order: list[object]) -> None:
+        super().__init__(path, "store-1")
+        self.order, self.failing = order, False
+
+    async def save(self, pairs: Iterable[Kept]) -> None:
+        kept = list(pairs)
+        if self.failing and kept:
+            raise Unavailable("cannot write the store", "disk full")
+        await super().save(kept)
+        self.order.append("durable" if kept else "nothing to write")
+
+
+class Court:
+    """A witness whose bus and clock are the test's."""
+
+    def __init__(self, folder: Path) -> None:
+        self.order: list[object] = []
+        self.logged: list[str] = []
+        self.clock = HandClock()
+        self.store = Order(folder / "witness.sqlite", self.order)
+        self.refuses: type[Exception] | None = None
+        self.arbiter = Arbiter(self.store, self, self.clock, Policy(), self._emit)
+        self.seq = 0
+
+    # ---- guard.ports.Bus
+    async def send(self, to: str, body: object, *, expires_s: float) -> bool:
+        if self.refuses is not None:
+            raise self.refuses("cannot send that")
+        self.order.append((to, body))
+        return True
+
+    async def deliveries(self) -> AsyncIterator[Delivery]:
+        await asyncio.Event().wait()
+        yield Delivery("", None, self.clock.now())
+
+    def connected(self) -> bool:
+        return True
+
+    def _emit(self, event: str, text: str, data: Mapping[str, object], *, page: bool = False) -> None:
+        self.logged.append(event)
+
+    # ---- the test's own
+    async def hear(self, *words: tuple[str, Message], pair: str = "") -> list[tuple[str, Any]]:
+        """One batch; what is said on it. The pair that signs is the sender's name without its last letter."""
+        batch = [Delivery(sender, body, self.clock.now(), pair or sender[:-1]) for sender, body in words]
+        since = len(self.order)
+        await self.arbiter.turn(batch)
+        while not self.arbiter._outbox.empty():
+            await self.send(*self.arbiter._outbox.get_nowait(), expires_s=1.0)
+        return [each for each in self.order[since:] if isinstance(each, tuple)]
+
+    async def wait(self, seconds: float) -> list[tuple[str, Any]]:
+        said = []
+        until_ = after(self.clock.now(), seconds)
+        while self.clock.now() < until_:
+            self.clock.move(min(0.2, seconds))
+            said += await self.hear()
+        return said
+
+    async def pairs(self, count: int) -> None:
+        """So many whole, attested pairs in one cell, of an arbiter that is up for long."""
+        for n in range(count):
+            a, b = f"p{n}a", f"p{n}b"
+            await self.hear((a, Init(f"i{n}", (a, b), a, "cell", "person")))
+            self.seq += 1
+            await self.hear(
+                (a, Attest(self.seq, evidence(a, role="primary"))),
+                (b, Attest(self.seq, evidence(b))),
+                *((node, statement(node, int(self.clock.now()))) for node in (a, b)),
+            )
+
+    async def lost(self, *pairs: int) -> None:
+        for n in pairs:
+            node = f"p{n}b"
+            await self.hear((node, statement(node, int(self.clock.now()), member=False)))
+
+    async def claim(self, n: int, nonce: str) -> list[Any]:
+        node = f"p{n}b"
+        said = await self.hear((node, Claim(nonce, "fence", evidence(node, connected=False), "?")))
+        return [body for to, body in said + await self.wait(1.0) if to == node]
+
+
+@pytest.mark.asyncio
+async def test_what_was_decided_is_written_before_it_is_said(tmp_path: Path) -> None:
+    """Init, attest and win: in each batch the store comes first."""
+    court = Court(tmp_path)
+    said = await court.hear(("p0a", Init("i", ("p0a", "p0b"), "p0a", "cell", "person")))
+    assert isinstance(said[0][1], Closed)
+    assert court.order.index("durable") < court.order.index(said[0])
+    court.store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_write_that_fails_takes_the_decision_back(tmp_path: Path) -> None:
+    """Nothing is said, nothing is believed; the same words are decided anew once the store can be written."""
+    court = Court(tmp_path)
+    await court.pairs(1)
+    court.clock.move(40.0)
+    offers = await court.claim(0, "n1")
+    assert isinstance(offers[-1], Offer)
+    court.store.failing = True
+    before = dict(court.arbiter.pairs)
+    for _ in range(3):
+        assert await court.hear(("p0b", Commit("n1", 1, "fence"))) == []
+    assert court.arbiter.pairs == before
+    assert court.logged.count("store-failed") == 1
+    assert court.arbiter.store_trouble
+    await court.hear(("p0b", statement("p0b", int(court.clock.now()), member=False)))
+    assert court.arbiter.store_trouble  # a batch that writes nothing proves nothing
+    court.store.failing = False
+    [(_, won)] = [
+        (to, m) for to, m in await court.hear(("p0b", Commit("n1", 1, "fence"))) if not isinstance(m, BeatAck)
+    ]
+    assert isinstance(won, Won)
+    assert court.arbiter.store_trouble is None
+    court.store.close()
+
+
+@pytest.mark.asyncio
+async def test_two_inits_of_one_batch_make_one_register(tmp_path: Path) -> None:
+    """Both nodes ask at once, even under two pair names: the second is refused."""
+    court = Court(tmp_path)
+    said = await court.hear(
+        ("p0a", Init("i1", ("p0a", "p0b"), "p0a", "cell", "x")), ("p0b", Init("i2", ("p0a", "p0b"), "p0b", "cell", "x"))
+    )
+    assert [type(m) for _, m in said] == [Closed, Refused]
+    other = Court(tmp_path / "other")
+    batch = [
+        Delivery("p1a", Init("i1", ("p1a", "p1b"), "p1a", "cell", "x"), other.clock.now(), "one"),
+        Delivery("p1b", Init("i2", ("p1a", "p1b"), "p1b", "cell", "x"), other.clock.now(), "two"),
+    ]
+    await other.arbiter.turn(batch)
+    assert set(other.arbiter.pairs) == {"one"}
+    court.store.close()
+    other.store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_message_that_cannot_be_sent_does_not_end_the_witness(tmp_path: Path) -> None:
+    """Too large, or to a name that is none: it is logged, the next one leaves."""
+    court = Court(tmp_path)
+    task = asyncio.create_task(court.arbiter.run())
+    try:
+        for error in (ValueError, SettingsError):
+            court.refuses = error
+            court.arbiter._outbox.put_nowait(("p0a", Refused("n", "r", "t")))
+            count = court.logged.count("not-sent")
+            await until(lambda c=count: court.logged.count("not-sent") > c, "it is logged")  # type: ignore[misc]
+        court.refuses = None
+        court.arbiter._outbox.put_nowait(("p0a", Refused("n2", "r", "t")))
+        await until(lambda: ("p0a", Refused("n2", "r", "t")) in court.order, "the next one leaves")
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        court.store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_storm_stops_all_claims_and_then_lets_one_a_minute_win(tmp_path: Path) -> None:
+    """Three of four pairs: nothing is offered; a minute of quiet later one claim wins, the next a minute after it."""
+    court = Court(tmp_path)
+    await court.pairs(4)
+    court.clock.move(40.0)
+    await court.lost(0, 1, 2)
+    for n in (0, 1, 2):
+        [refused] = [m for m in await court.claim(n, f"s{n}") if not isinstance(m, BeatAck)]
+        assert (type(refused), refused.reason) == (Refused, "storm")
+    court.clock.move(61.0)
+    assert isinstance((await court.claim(0, "h0"))[-1], Offer)
+    refused = (await court.claim(1, "h1"))[-1]
+    assert refused.reason == "storm-half-open"
+    said = await court.hear(("p0b", Commit("h0", 1, "fence")))
+    assert [type(m) for _, m in said] == [Won]
+    assert (await court.claim(1, "h2"))[-1].reason == "storm-half-open"
+    court.clock.move(61.0)
+    assert isinstance((await court.claim(1, "h3"))[-1], Offer)
+    court.store.close()
+
+
+@pytest.mark.asyncio
+async def test_what_is_kept_is_read_back_equal(tmp_path: Path) -> None:
+    """Register, testimony, session, inhibits, last fence: a second process of the same store knows them all."""
+    court = Court(tmp_path)
+    await court.pairs(3)
+    court.clock.move(40.0)
+    await court.claim(0, "n1")
+    await court.hear(("p0b", Commit("n1", 1, "fence", "device", 75.0)))
+    before = {name: pair.kept for name, pair in court.arbiter.pairs.items()}
+    assert before["p0"].register.winner == "p0b"
+    assert before["p0"].last_fence is not None
+    court.store.close()
+    again = Court(tmp_path)
+    assert {name: pair.kept for name, pair in again.arbiter.pairs.items()} == before
+    assert again.arbiter.cells["cell"].pairs == {"p0", "p1", "p2"}
+    assert replace(before["p0"], inhibits={}) == before["p0"]
+    again.store.close()
