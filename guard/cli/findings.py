@@ -366,11 +366,8 @@ def _resource(code: str, severity: Literal["trap", "note"], subject: str, text: 
 
 
 def _option(own: Section, common: Section, block: str, name: str) -> str | None:
-    for where in (own, common):
-        for each in where.sections(block):
-            if (value := each.value(name)) is not None:
-                return value
-    return None
+    blocks = [each for where in (own, common) for each in where.sections(block)]
+    return next((value for each in blocks if (value := each.value(name)) is not None), None)
 
 
 # ------------------------------------------------------------------ this machine, keys, the settings

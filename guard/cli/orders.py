@@ -161,7 +161,7 @@ def _verdict_text(data: Mapping[str, Any]) -> str:
         f"{data['pair']}: may {data['candidate']} {_deed(purpose, data['target'])}? {data['may'].upper()}",
         f"  verdict: {row}",
         f"  why:     {data['reason']}: {data['text']}",
-        f"  next:    {NEXT[data['may']]}",
+        f"  next:    {NOBODY_NEXT if data['reason'] in NOBODY else NEXT[data['may']]}",
     ]
     return "\n".join(wrapped(line, hang=11) for line in lines)
 
@@ -170,6 +170,7 @@ def _deed(purpose: str, target: str) -> str:
     return f"fence {target}" if purpose == "fence" else f"go on without {target}"
 
 
+NOBODY_NEXT = "systemctl status pairguard-witness, on its machine"
 NEXT = {
     "yes": "nothing: this was a dry run, the cluster asks by itself when it needs to",
     "wait": "pairguard status",

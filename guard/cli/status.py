@@ -121,7 +121,7 @@ def of_witness(found: Mapping[str, Any]) -> dict[str, Any]:
         rows.append(
             {
                 "pair": pair["pair"],
-                "hold": {"state": "none" if not inhibits else None, "inhibits": inhibits, "verified": {}},
+                "hold": {"state": None, "inhibits": inhibits, "verified": {}},
                 "network": None,
                 "whole": None,
                 "attested": pair.get("session") is not None,
@@ -145,16 +145,15 @@ def _inhibit(view: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _testified(evidence: Mapping[str, Any]) -> dict[str, Any]:
-    """A node by its last testimony: as old as its last word, so no word on whether its guard is up."""
+    """A node by its last testimony, however old that is: so nothing on its guard, and no age of its last write."""
     from guard.cli.render import disk
 
     replicas = evidence.get("replicas") or ()
     first = replicas[0] if replicas else {}
-    low = first.get("age_lo_s")
     return {
         "role": str(first.get("role", "?")).capitalize() if first.get("role") not in (None, "unknown") else "?",
         "disk": disk(first.get("disk", "?")),
-        "write_age_s": None if low is None else [low, first.get("age_hi_s")],
+        "write_age_s": None,
         "gate": first.get("gate"),
         "guard": "?",
     }
@@ -211,7 +210,7 @@ def _hold_word(pair: Mapping[str, Any]) -> str:
     inhibited = (pair.get("hold") or {}).get("inhibits")
     if state == "none":
         return "barred" if pair.get("barred") else "armed"
-    return str(state) if state else ("inhibited" if inhibited else "?")
+    return str(state) if state else ("inhibited" if inhibited else "no inhibit")
 
 
 def _details(pair: Mapping[str, Any]) -> list[str]:

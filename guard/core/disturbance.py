@@ -168,6 +168,7 @@ class Network:
     bus: bool | None = None
     replication: bool | None = None
     breaks: tuple[Instant, ...] = ()
+    break_stands: bool = False  # replication is broken, and the membership has stood since
     peer_downs: Mapping[tuple[str, str], tuple[Instant, ...]] = field(default_factory=dict)
     port_changes: Mapping[tuple[str, str], Instant] = field(default_factory=dict)
 
@@ -557,9 +558,13 @@ def _peer_down(network: Network, found: _Found, switch: str, port: str, now: Ins
 
 
 def _replication(network: Network, seen: ReplicationSeen, now: Instant, policy: Policy) -> tuple[Network, _Found]:
+    """A break counts once it has healed and the membership stood all the while: replication notices a death before
+    corosync's token does, so a break alone is what a death looks like."""
     found = _Found()
-    after = replace(network, replication=seen.connected)
-    if not (network.replication and not seen.connected and seen.membership is not False):
+    broke = network.replication is True and not seen.connected
+    stood = (broke or network.break_stands) and seen.membership is not False
+    after = replace(network, replication=seen.connected, break_stands=stood and not seen.connected)
+    if not (seen.connected and network.break_stands and stood):
         return after, found
     breaks = _within((*network.breaks, now), now, policy.replication_window_s)
     if len(breaks) >= policy.replication_breaks:

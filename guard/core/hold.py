@@ -29,6 +29,7 @@ from guard.core.step import (
 from guard.core.turn import Guard, Turn, arbiter_up, braked, inhibits, undrained, whole
 
 Stage = Literal["none", "braked", "in-force", "held", "settling", "releasing"]
+LEFT_OVER_S = 5.0  # our property with nobody holding: looked at this often, and not right after a release
 FORECAST_S_MAX = 6.0  # an older forecast proves nothing about now
 
 
@@ -169,6 +170,11 @@ def advance(turn: Turn) -> None:
     guard = turn.guard
     _tell(turn)
     if not braked(guard):
+        left_over = guard.cluster is not None and guard.cluster.ours is not None
+        if left_over and turn.every("left-over", LEFT_OVER_S):
+            # Set by one of the two guards after the other had released, or brought back by a merge of two copies.
+            turn.remember(holding=True)
+            turn.note("braked", "our property stands though nobody holds the pair: it is released in order")
         return
     found = inhibits(guard)
     standing = [i for i in found if not i.ended]
@@ -265,6 +271,8 @@ def written(turn: Turn, event: HoldWritten) -> None:
 def _released(turn: Turn) -> None:
     turn.remember(inhibits={}, holding=False)
     turn.put(forecasts={}, lifting=False)
+    turn.soon("left-over")
+    turn.every("left-over", LEFT_OVER_S)  # what the cluster showed until now may still name it
     turn.note("released", "the hold is over: our property is taken back, this node may claim again")
 
 

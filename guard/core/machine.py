@@ -151,6 +151,8 @@ def _take(turn: Turn, event: Event) -> None:
             turn.put(ledgers=ledgers)
         case SawMembers(members):
             turn.put(members=members)
+            if guard.volumes is not None:
+                _see(turn, disturbance.ReplicationSeen(connected(guard), members.peer_member))
             _own_cluster(turn)
         case SawCluster(view):
             turn.put(cluster=view)

@@ -77,7 +77,7 @@ def shown(guard: Guard, site: str, pair: str, now: Instant, wall: float) -> dict
                     ),
                 ],
                 "shots": [_intent(i, now) for i in guard.memory.intents],
-                "nodes": {guard.me: _own(guard, now), guard.peer: _peers(guard)},
+                "nodes": {guard.me: _own(guard, now), guard.peer: _peers(guard, now)},
             }
         ],
     }
@@ -144,10 +144,10 @@ def _tenths(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 1)
 
 
-def _peers(guard: Guard) -> dict[str, Any]:
-    """The peer as this node sees it through replication and the arbiter."""
+def _peers(guard: Guard, now: Instant) -> dict[str, Any]:
+    """The peer as this node sees it through replication and the arbiter; an arbiter that is silent tells nothing."""
     replica = guard.volumes.replicas[0] if guard.volumes is not None and guard.volumes.replicas else None
-    heard = guard.ack.peer_heard_s if guard.ack is not None else None
+    heard = guard.ack.peer_heard_s if guard.ack is not None and arbiter_up(guard, now) else None
     return {
         "role": "?" if replica is None else _ROLE[replica.peer_role],
         "disk": "?" if replica is None else _DISK[replica.peer_disk],

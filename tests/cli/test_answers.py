@@ -13,13 +13,13 @@ from guard.adapters.clock import BootClock
 from guard.adapters.control import ControlServer, anybody, ask
 from guard.core import disturbance, machine
 from guard.core.instant import Instant
-from guard.core.messages import Evidence, ReplicaStatement
+from guard.core.messages import BeatAck, Evidence, ReplicaStatement
 from guard.core.policy import Policy
 from guard.core.step import DryRun, Event
 from guard.core.turn import Guard
 from guard.daemon.acting import Waiting
 from guard.daemon.control import Asking
-from guard.daemon.showing import explained
+from guard.daemon.showing import explained, shown
 from guard.errors import Unavailable
 
 STATEMENT = ReplicaStatement("r0", "U", "U", "primary", 0xABC, 0, (1, 2), True, 0.0, None, True)
@@ -97,3 +97,14 @@ async def test_a_core_that_does_not_answer_is_no_refusal() -> None:
     desk = asking(Waiting(), None)
     with pytest.raises(Unavailable):
         await desk._asked("r", DryRun("r", "fence"), 0.05, None)
+
+
+def test_a_silent_arbiter_tells_nothing_of_the_peers_guard() -> None:
+    """Its last word is old: the peer's guard is `?`, never `up`."""
+    from dataclasses import replace
+
+    ack = BeatAck(1, None, None, (), 0.1, None, None, False)
+    heard = replace(guard(), ack=ack, acked=Instant(0))
+    for seconds, expected in ((0, "up"), (60, "?")):
+        found = shown(heard, "lab", "fs1", Instant(seconds * 10**9), 0.0)
+        assert found["pairs"][0]["nodes"]["fs1b"]["guard"] == expected

@@ -344,14 +344,25 @@ def test_bus() -> None:
     [(True, 10, ["replication-flap"]), (None, 10, ["replication-flap"]), (False, 10, []), (True, 31, [])],
 )
 def test_replication_breaks(membership: bool | None, gap_s: int, expected: list[str]) -> None:
-    """Three breaks in 60 s are a sign while the membership stands; with the membership gone they are the silence."""
+    """Three breaks in 60 s that healed are a sign while the membership stood; with the membership gone, silence."""
     story: list[tuple[float, Event]] = []
     for turn in range(3):
         story += [
             (turn * gap_s + 1, ReplicationSeen(True, True)),
             (turn * gap_s + 2, ReplicationSeen(False, membership)),
         ]
+    assert kinds(play(story)[1]) == [], "the third break may be a death: replication notices it before the token does"
+    story.append((3 * gap_s + 1, ReplicationSeen(True, True)))
     assert kinds(play(story)[1]) == expected
+
+
+def test_a_death_after_two_breaks_is_no_disturbance() -> None:
+    """Replication that broke twice and healed, and then the node dies: its silence must not brake the survivor."""
+    story: list[tuple[float, Event]] = [(0, ReplicationSeen(True, True))]
+    for turn in range(2):
+        story += [(turn * 10 + 1, ReplicationSeen(False, True)), (turn * 10 + 3, ReplicationSeen(True, True))]
+    story += [(25, ReplicationSeen(False, True)), (27, ReplicationSeen(False, False))]
+    assert kinds(play(story)[1]) == []
 
 
 def test_asserted_signs_stand() -> None:

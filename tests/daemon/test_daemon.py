@@ -1,4 +1,4 @@
-"""`pairguardd` as a real process, in a network of its own without any cluster: what it does at start and with bad input."""
+"""`pairguardd` as a real process, in a network of its own without any cluster: its start, and bad input."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ async def test_who_may_order_is_the_kernels_word_and_everybody_may_look(node: No
 
 @pytest.mark.asyncio
 async def test_a_persons_hold_is_durable_and_bad_orders_change_nothing(node: Node) -> None:
-    """Leases without an end, reasons without one, half a character, no number: refused; then a good one outlives kill -9."""
+    """Leases and reasons without an end, half a character, no number: refused; a good one outlives kill -9."""
     bad: list[dict[str, Any]] = [
         {"lease_s": float("inf")},
         {"lease_s": float("nan")},

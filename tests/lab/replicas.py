@@ -199,5 +199,6 @@ def replication(kind: str, work: Path, *, guarded: bool) -> Replication:
         return Stateful()
     if guarded:
         program = "/usr/sbin/pairguard-fence-peer"
-        return Drbd(work / "drbd", policy=GUARDED_POLICY, handlers={"fence-peer": program, "unfence-peer": f"{program} --unfence"})
+        handlers = {"fence-peer": program, "unfence-peer": f"{program} --unfence"}
+        return Drbd(work / "drbd", policy=GUARDED_POLICY, handlers=handlers)
     return Drbd(work / "drbd", policy=STOCK_POLICY, handlers={})
