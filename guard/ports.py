@@ -134,6 +134,10 @@ class Cluster(Protocol):
         """Try to remove a queued shot. True only if the fencer no longer lists it."""
         ...
 
+    def removed_default(self) -> bool:
+        """True if the last `set_hold` took an explicit maintenance-mode=false out of the cluster's defaults."""
+        ...
+
     async def restore_devices(self) -> bool:
         """Undo whatever a purge left on fence devices, also one of an earlier guard. True: nothing is left."""
         ...

@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parents[1]
 LONG = {
     "guard/core/arbiter.py": "one side of the protocol; splitting would hide the order of its steps",
     "guard/core/disturbance.py": "one detector: every sign, its beginning and its end, side by side",
-    "guard/rehearsal/scenarios.py": "the stories, one beside the other: nearly all of it is data",
     "guard/adapters/snmp.py": "one engine, its polls and its traps share one state",
 }
 """Files longer than 500 lines, each with the reason."""

@@ -103,6 +103,10 @@ class CommandCluster:
             self.trouble = str(error)
             return False
 
+    def removed_default(self) -> bool:
+        """True if the last `set_hold` took an explicit maintenance-mode=false out of the cluster's defaults."""
+        return False
+
     async def restore_devices(self) -> bool:
         """A commanded stack undoes its own purge: the contract's `purge` leaves nothing behind."""
         return True

@@ -177,10 +177,21 @@ class ControlServer:
     async def _say(self, writer: asyncio.StreamWriter, answer: dict[str, Any]) -> None:
         try:
             async with asyncio.timeout(self._answer_s):
-                writer.write(_line(answer))
+                writer.write(self._encoded(answer))
                 await writer.drain()
         except (OSError, TimeoutError):
             return  # the client is gone, or does not read
+
+
+    def _encoded(self, answer: Mapping[str, Any]) -> bytes:
+        """An answer that is no JSON is a bug of ours; it must not end the daemon."""
+        try:
+            return _line(answer)
+        except (TypeError, ValueError) as error:
+            if self._on_bug is None:
+                raise
+            self._on_bug(error)
+            return _line(_error("bug", "cannot answer", "the answer is no JSON: a bug of pairguard", "report it"))
 
 
 def _listener(path: Path, mode: int, gid: int | None) -> socket.socket:

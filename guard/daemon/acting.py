@@ -210,6 +210,9 @@ class Acting:
         try:
             if on:
                 done = await cluster.set_hold(hold_id)
+                if done and cluster.removed_default():
+                    text = "an explicit maintenance-mode=false in the cluster's defaults hid our hold: removed"
+                    self._emit("default-removed", text, {})
             else:  # devices first: without them the cluster could fence nobody once the hold is gone
                 done = await cluster.restore_devices() and await cluster.clear_hold(hold_id)
         except PairguardError as error:

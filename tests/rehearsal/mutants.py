@@ -295,6 +295,20 @@ MUTANTS = (
         "    if mine.release_harmless == 2:",
         STORY + "[scheduler_would_fence]",
     ),
+    Mutant(
+        "S5 nobody is promoted while the hold is being released",
+        "guard/core/claiming.py",
+        'purpose == "fence" or not (stays or cold or releasing)',
+        'purpose == "fence"',
+        "tests/rehearsal/test_stories.py::test_seeds_that_were_red_once",
+    ),
+    Mutant(
+        "L2 a property that nobody holds is taken back",
+        "guard/core/hold.py",
+        "        if left_over and turn",
+        "        if left_over is None and turn",
+        "tests/rehearsal/test_stories.py::test_seeds_that_were_red_once",
+    ),
     # ---- S6: durable before said
     Mutant(
         "S6 the intent is durable before the shot",

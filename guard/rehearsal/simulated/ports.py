@@ -239,6 +239,10 @@ class SimulatedCluster:
     async def purge(self, shot: PendingShot) -> bool:
         return await self._link.order("purge", shot=SHOT.dump_python(shot, mode="json"))
 
+    def removed_default(self) -> bool:
+        """True if the last `set_hold` took an explicit maintenance-mode=false out of the cluster's defaults."""
+        return False
+
     async def restore_devices(self) -> bool:
         return True  # a simulated purge leaves no mark on a device
 
