@@ -36,6 +36,7 @@ CATALOGUE: Mapping[str, str] = {
     "waiting": "a request waits; fields: job",
     "person": "no node may be chosen by the evidence: a person decides; fields: reason",
     "prefer-peer": "the evidence prefers the peer; fields: reason",
+    "winner-gone": "the peer won the era and is silent: a person decides; fields: era, used",
     "yielded": "this node yielded",
     "yield-void": "the yield is void; fields: state",
     "resume-needs-person": "writes stay suspended: resuming would make a generation that the peer does not have",

@@ -72,7 +72,7 @@ from guard.core.step import (
     SuspendWrites,
     Tick,
 )
-from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected, whole
+from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected, peer_silent, whole
 from guard.core.writes import Ledger, fold
 
 LEASE_TICK_S = 10.0  # how often the durable rest of a lease is counted down
@@ -293,6 +293,7 @@ def _advance(turn: Turn) -> None:
     claiming.gather(turn)
     claiming.cold_start(turn)
     _releasing_claim(turn)
+    _winner_gone(turn)
     shot.advance(turn)
     claiming.dry_runs(turn)
     _constraint(turn)
@@ -322,6 +323,24 @@ def _wholeness(turn: Turn) -> None:
     elif is_whole is not True and turn.guard.whole_since is not None:
         turn.put(whole_since=None)
         turn.note("not-whole", "the pair is not whole any more")
+
+
+def _winner_gone(turn: Turn) -> None:
+    """The peer won the era and is gone: its data are the newest, so this node waits for ever. A person must know."""
+    guard = turn.guard
+    register = guard.ack.register if guard.ack is not None else None
+    silent = peer_silent(guard) and whole(guard) is not True
+    if silent != (guard.silent_since is not None):
+        turn.put(silent_since=turn.now if silent else None)
+    if register is None or register.winner != guard.peer or not silent:
+        turn.unpage("winner-gone")
+        return
+    if turn.since(turn.guard.silent_since) >= guard.policy.cluster_gone_s:
+        text = (
+            f"{guard.peer} won era {register.era} and is silent: the newest data are there; this node stays barred. "
+            f"Bring {guard.peer} back, or decide as a person"
+        )
+        turn.page_once("winner-gone", text, era=register.era, used=list(register.used))
 
 
 def _releasing_claim(turn: Turn) -> None:
