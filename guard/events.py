@@ -13,6 +13,8 @@ from typing import Protocol
 CATALOGUE: Mapping[str, str] = {
     # the guard's life
     "guard-started": "the guard started; fields: boot_id, era",
+    "reloaded": "SIGHUP: the limits were read anew; fields: restart_for",
+    "reload-refused": "SIGHUP: the settings do not validate, nothing changed",
     "guard-stopping": "the guard stops in order",
     "watcher-lost": "a watcher died and is started again; fields: watcher",
     "watcher-back": "a watcher sees again; fields: watcher",

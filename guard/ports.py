@@ -156,9 +156,7 @@ class DeviceSettings:
 
     agent: str  # program name, for example "fence_ipmilan"
     options: Mapping[str, str]
-    horizon_s: (
-        float | None
-    )  # H(device): how long after an agent's death its packets may still act; None = unbounded
+    horizon_s: float | None  # H(device): how long after an agent's death its packets may still act; None = unbounded
     timeout_s: float = 20.0  # T_shot
 
 

@@ -182,7 +182,6 @@ class ControlServer:
         except (OSError, TimeoutError):
             return  # the client is gone, or does not read
 
-
     def _encoded(self, answer: Mapping[str, Any]) -> bytes:
         """An answer that is no JSON is a bug of ours; it must not end the daemon."""
         try:

@@ -334,6 +334,8 @@ def _complete(gathering: Gathering, now: Instant, policy: Policy) -> bool:
     if gathering.answer is not None:
         return True
     patience = policy.answer_s if gathering.waits_for_target else policy.ask_s_min
+    if gathering.claim.want_yield:
+        patience = policy.yield_s  # a yield is said only once writes are suspended and read back
     return elapsed_s(gathering.asked, now) >= patience
 
 

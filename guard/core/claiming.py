@@ -44,7 +44,7 @@ from guard.core.turn import (
     undrained,
 )
 
-ASKED_S_MAX = 3.0  # T_corr + the wait for the target + a round trip, generously; then a new nonce
+ASKED_S_MAX = 4.0  # T_corr + the wait for the target + a round trip, generously; then a new nonce
 GATHER_S = 2.0  # how often a silent peer lets the arbiter gather
 PORTS: dict[Attribution, Ports] = {
     Attribution.NODE: "down-alone",

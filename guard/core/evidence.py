@@ -99,9 +99,7 @@ class Replica:
     open_count: int | None = None
     out_of_sync_kib: int | None = None
     was_up_to_date: bool | None = None  # metadata flag, read before `drbdadm up`
-    unverified: str | None = (
-        None  # why this source gives no right (for example a parser never tried on a real module)
-    )
+    unverified: str | None = None  # why this source gives no right (for example a parser never tried on a real module)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,7 @@ from guard.core.step import (
     OpenHold,
     PowerRead,
     Reconsider,
+    Retuned,
     SawCluster,
     SawMembers,
     SawProbe,
@@ -201,6 +202,8 @@ def _take(turn: Turn, event: Event) -> None:
             attesting.accept_store(turn, job_id)
         case JournalState(ok):
             _journal(turn, ok)
+        case Retuned(policy):
+            turn.put(policy=policy)
         case Leaving():
             turn.tell_arbiter(Bye("stopped in order"))
         case _:

@@ -15,6 +15,7 @@ class Policy:
     corr_s: float = 0.3  # T_corr: claims of the same instant are seen together
     heard_s: float = 2.0  # a target heard this recently is waited for
     answer_s: float = 0.8  # how long it is waited for
+    yield_s: float = 2.0  # a target that is asked to yield suspends its writes before it answers
     ask_s_min: float = 0.15  # even with a gathering behind it, the claim's own question gets this long
     accept_s: float = 2.0  # T_accept: the window of an offer
     fire_s: float = 3.0  # T_fire: from sending a Commit to the last moment its Won gives a right

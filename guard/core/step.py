@@ -22,6 +22,7 @@ from guard.core.evidence import (
 )
 from guard.core.instant import Instant
 from guard.core.messages import InhibitView, Message, Purpose
+from guard.core.policy import Policy
 
 # ------------------------------------------------------------------ memory: what survives the guard
 
@@ -246,6 +247,13 @@ class JournalState:
 
 
 @dataclass(frozen=True, slots=True)
+class Retuned:
+    """New limits, by a reload of the settings."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """The guard is being stopped in order."""
 
@@ -275,6 +283,7 @@ Event = (
     | AskRelease
     | AcceptStore
     | JournalState
+    | Retuned
     | Leaving
 )
 

@@ -54,6 +54,7 @@ from guard.events import Emit
 from guard.ports import Clock, Journal, Notifier
 
 TICK_S = 0.1
+ALIVE_S = 1.0
 EVENTS_MAX = 4096  # sightings waiting for their turn; a full queue means that the loop hangs
 COMPACT_RECORDS = 2000  # memories in the journal before it is rewritten with the last one
 RETRY_S_MIN = 1.0  # a journal that failed is tried again no sooner; longer if the try itself was long
@@ -97,6 +98,7 @@ class Loop:
         self._ticked: Instant = clock.now()
         self._records = 0
         self.turns = 0
+        self._alive_at: Instant | None = None
 
     def give_hands(self, hands: Hands) -> None:
         self._hands = hands
@@ -147,7 +149,7 @@ class Loop:
             self._do(tuple(e for e in step.effects if _holds_back(e)))
             self._leave(tuple(e for e in step.effects if not _holds_back(e)))
         self.turns += 1
-        self._notifier.alive()
+        self._say_alive()
         if not durable and guard.journal_ok:
             self._events.appendleft(JournalState(ok=False))
         elif durable and not guard.journal_ok:
@@ -173,6 +175,13 @@ class Loop:
         era, waited = self.guard.memory.era, self._unsaid
         self._unsaid = []
         return tuple(answer if at == era else _nothing(answer) for at, answer in waited)
+
+    def _say_alive(self) -> None:
+        """Only a completed turn feeds the watchdog; once a second is enough for it."""
+        now = self._clock.now()
+        if self._alive_at is None or elapsed_s(self._alive_at, now) >= ALIVE_S:
+            self._alive_at = now
+            self._notifier.alive()
 
     async def _make_durable(self, memory: Memory | None) -> bool:
         owed = memory if memory is not None else self._owed

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from guard import __version__
-from guard.adapters.signals import until_told
+from guard.adapters.signals import Hooks, until_told
 from guard.daemon.wiring import serve
 from guard.errors import PairguardError
-from guard.settings import fragments, load_guard
+from guard.settings import GuardSettings, fragments, load_guard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,9 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="this settings file alone")
     parser.add_argument("--version", action="version", version=f"pairguard {__version__}")
     asked = parser.parse_args(argv)
+    hooks = Hooks()
+
+    def read() -> GuardSettings:
+        return load_guard([asked.config] if asked.config else fragments("pairguard"))[0]
+
     try:
-        settings, _ = load_guard([asked.config] if asked.config else fragments("pairguard"))
-        return asyncio.run(until_told(serve(settings)))
+        return asyncio.run(until_told(serve(read(), hooks, read), hooks))
     except PairguardError as error:
         print(f"pairguardd: {error}", file=sys.stderr)
         return 89

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from guard.adapters.journal import FileJournal
 from guard.adapters.netlink import NetlinkLinks
 from guard.adapters.pacemaker import Pacemaker
 from guard.adapters.probe import Probe
+from guard.adapters.signals import Hooks
 from guard.adapters.snmp_profile import Profile, bundled_profile, read_profile
 from guard.adapters.systemd import SystemdNotifier
 from guard.core import machine
 from guard.core.disturbance import OwnedPort, Owner
 from guard.core.disturbance import Policy as Sight
+from guard.core.step import Leaving, Retuned
 from guard.core.turn import Guard
 from guard.daemon.acting import Acting, Waiting, World
 from guard.daemon.acting import PowerSwitch as PowerHand
@@ -54,6 +57,8 @@ from guard.ports import (
 )
 from guard.settings import Fence, GuardSettings, SwitchSettings
 from guard.wire import Rejected
+
+FAREWELL_S = 0.4  # for the last word to leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +92,12 @@ class PowerSwitch:
         return ran.exit_code == 0
 
 
-async def serve(settings: GuardSettings) -> None:
-    """Run the guard of this node until cancelled, on the real world."""
+async def serve(settings: GuardSettings, hooks: Hooks, read: Callable[[], GuardSettings]) -> None:
+    """Run the guard of this node until cancelled, on the real world. `read` reads the settings anew at a reload."""
     clock = BootClock()
     logsink.configure(logsink.open_sink("pairguardd", os.environ), clock)
     emit = Emitter(clock, pair=settings.pair.name, node=settings.pair.node)
-    await run(settings, real(settings, clock), clock, emit)
+    await run(settings, real(settings, clock), clock, emit, hooks, read)
 
 
 def real(settings: GuardSettings, clock: Clock) -> Surroundings:
@@ -130,7 +135,14 @@ def real(settings: GuardSettings, clock: Clock) -> Surroundings:
     )
 
 
-async def run(settings: GuardSettings, around: Surroundings, clock: Clock, emit: Emitter) -> None:
+async def run(
+    settings: GuardSettings,
+    around: Surroundings,
+    clock: Clock,
+    emit: Emitter,
+    hooks: Hooks | None = None,
+    read: Callable[[], GuardSettings] | None = None,
+) -> None:
     """The guard's whole life, in the order of DESIGN.md section 4, Guard start."""
     pair = settings.pair
     notifier = SystemdNotifier(monotonic_usec)
@@ -170,6 +182,10 @@ async def run(settings: GuardSettings, around: Surroundings, clock: Clock, emit:
     await loop.begin(first)
     watching = _watching(settings, around, bus, clock, loop, emit)
     sockets = _sockets(settings, clock, loop, waiting, world, emit)
+    if hooks is not None:
+        hooks.farewell = partial(_farewell, loop, clock)
+        if read is not None:
+            hooks.reload = partial(_reload, settings, read, loop, notifier, emit)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(bus.run(), name="bus")
@@ -186,6 +202,34 @@ async def run(settings: GuardSettings, around: Surroundings, clock: Clock, emit:
         emit("guard-stopping", "the guard stops; running services go on", {})
         notifier.stopping()
         journal.close()
+
+
+async def _farewell(loop: Loop, clock: Clock) -> None:
+    """Tell the arbiter that this guard leaves in order: its silence is then no death."""
+    loop.put(Leaving())
+    await clock.sleep(FAREWELL_S)
+
+
+def _reload(
+    settings: GuardSettings, read: Callable[[], GuardSettings], loop: Loop, notifier: SystemdNotifier, emit: Emit
+) -> None:
+    """SIGHUP: new limits are taken at once; settings that do not validate change nothing; the rest needs a restart."""
+    notifier.reloading()
+    try:
+        fresh = read()
+    except SettingsError as error:
+        emit("reload-refused", str(error), {}, page=True)
+        notifier.ready()
+        return
+    loop.put(Retuned(fresh.limits.policy(fresh.fence[settings.pair.peer].timeout)))
+    later = [
+        name
+        for name in GuardSettings.model_fields
+        if name != "limits" and getattr(fresh, name) != getattr(settings, name)
+    ]
+    text = f"limits are taken; restart pairguardd to take: {', '.join(later)}" if later else "limits are taken"
+    emit("reloaded", text, {"restart_for": later})
+    notifier.ready()
 
 
 def sight(settings: GuardSettings) -> Sight:
