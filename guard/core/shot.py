@@ -147,7 +147,7 @@ def reconsider(turn: Turn, event: Reconsider) -> None:
         return
     _set_intent(turn, replace(intent, spawned=True))
     _update(turn, replace(job, stage="firing"))
-    turn.do(Fire(intent.id, "off", intent.target))
+    turn.do(Fire(intent.id, "off", intent.target, intent.start_by))
 
 
 def shot_ended(turn: Turn, event: ShotEnded) -> None:

@@ -315,9 +315,12 @@ class Persisted:
 
 @dataclass(frozen=True, slots=True)
 class Fire:
+    """Run the delegate once, unless `start_by` has passed when it comes to that: nothing is started late."""
+
     intent: str
     action: Literal["off"]
     target: str
+    start_by: Instant
 
 
 @dataclass(frozen=True, slots=True)

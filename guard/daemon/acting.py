@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from guard.core.evidence import Forecast, Power
+from guard.core.instant import Instant
 from guard.core.step import (
     AnswerAgent,
     AnswerHandler,
@@ -126,8 +127,8 @@ class Acting:
                 self._waiting.tell(request, text)
             case ReadPower(token, target, delay_s):
                 self._start(f"power:{token}", self._read_power(token, target, delay_s))
-            case Fire(intent, action, target):
-                self._start(f"fire:{intent}", self._fire(intent, action, target))
+            case Fire(intent, action, target, start_by):
+                self._start(f"fire:{intent}", self._fire(intent, action, target, start_by))
             case PowerOn(target):
                 self._start(f"on:{target}", self._power_on(target))
             case SuspendWrites(nonce):
@@ -181,8 +182,13 @@ class Acting:
             power = await self._world.reader.status(device, target, POWER_S_MAX)
         self._put(PowerRead(token, power))
 
-    async def _fire(self, intent: str, action: str, target: str) -> None:
+    async def _fire(self, intent: str, action: str, target: str, start_by: Instant) -> None:
         device = self._world.devices[target]
+        if self._clock.now() > start_by:
+            # This process was paused between the last look and here: the moment for this shot has passed.
+            self._emit("shot-abandoned", f"nothing was sent to the fence device of {target}: start_by has passed", {})
+            self._put(ShotEnded(intent, None, clean=True))
+            return
         try:
             result = await self._world.shooter.fire(device, action, target, intent)
         except PairguardError as error:

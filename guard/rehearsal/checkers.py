@@ -102,7 +102,7 @@ class Checkers:
 
     def effect(self, node: Node, effect: Effect) -> None:
         match effect:
-            case Fire(intent, _, target):
+            case Fire(intent, _, target, _):
                 self._fire(node, intent, target)
             case AnswerHandler(_, code, _):
                 used = node.shell.durable.used if node.shell.durable is not None else ()

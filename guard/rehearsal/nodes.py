@@ -168,7 +168,7 @@ class Shell:
                 world.devices[target].read(node, token, delay_s)
             case Persisted(intent):
                 node.later(0.005, lambda: self.take(Reconsider(intent)))
-            case Fire(intent, _, target):
+            case Fire(intent, _, target, _):
                 world.tell(node.name, f"fires at {target}")
                 world.devices[target].shoot(node, intent, world.policy.shot_s)
             case PowerOn(target):

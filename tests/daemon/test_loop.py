@@ -220,7 +220,7 @@ SAMPLES: dict[type[Any], list[Any]] = {
     Send: [Send("arbiter", message, 1.0) for message in SENT.values()],
     ReadPower: [ReadPower("t", B, 0.0)],
     Persisted: [Persisted("i")],
-    Fire: [Fire("i", "off", B)],
+    Fire: [Fire("i", "off", B, Instant(10**18))],
     PowerOn: [PowerOn(B)],
     AnswerAgent: [AnswerAgent("j", True, "r", "t"), AnswerAgent("j", False, "r", "t")],
     AnswerHandler: [AnswerHandler("h", code, "r") for code in (1, 4, 6, 7)],

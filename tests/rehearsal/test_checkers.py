@@ -44,7 +44,7 @@ def intent(world: World, name: str, *, spawned: bool = True, late: bool = False)
     node.shell.durable = replace(node.shell.durable, intents=(made,))
 
 
-FIRE = Fire("i1", "off", "A")
+FIRE = Fire("i1", "off", "A", Instant(10**18))
 
 
 def test_s1_two_nodes_fenced_in_one_era(world) -> None:
