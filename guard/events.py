@@ -38,6 +38,8 @@ CATALOGUE: Mapping[str, str] = {
     "waiting": "a request waits; fields: job",
     "person": "no node may be chosen by the evidence: a person decides; fields: reason",
     "prefer-peer": "the evidence prefers the peer; fields: reason",
+    "arbiter-silent": "a request waits for an arbiter that does not answer: nobody is fenced, nobody runs alone",
+    "peer-alive": "a request waits because something contradicts a death: a person decides, or the network heals",
     "winner-gone": "the peer won the era and is silent: a person decides; fields: era, used",
     "yielded": "this node yielded",
     "yield-void": "the yield is void; fields: state",

@@ -315,6 +315,6 @@ def test_the_limits_hold_every_default_of_the_policy() -> None:
     assert Limits().agent_wait == WAIT_S, "the agent's own default wait"
     parameters = set(inspect.signature(Policy).parameters)
     own = {"ask_s_min", "readback_gap_s", "readback_gap_alone_s", "handler_retry_s_min", "handler_retry_s_max"}
-    own |= {"whole_answer_s", "replication_settle_s"}  # measured facts and fixed promises: no settings
+    own |= {"whole_answer_s", "replication_settle_s", "yield_s"}  # measured facts and fixed promises: no settings
     settable = {f"{name}_s" for name in Limits.model_fields if name != "agent_wait"}
     assert settable == parameters - own

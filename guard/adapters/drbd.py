@@ -159,10 +159,13 @@ class Drbd:
     async def resume(self) -> bool:
         """`resume-io` on every volume. True only if no resource is suspended by a person or by us any more.
 
-        After a break of the connection compare both ends' generations first (DESIGN.md section 4, Yield).
+        After a break of the connection compare both ends' generations first (DESIGN.md section 4, Yield). False, and
+        nothing is done, while fencing has suspended one too: `resume-io` would thaw that as well (measured).
         """
+        if not await self._none_suspended(Suspended.FENCING):
+            return False
         await self._each_minor("resume-io")
-        return await self._all_read(lambda one: one.suspended is not None and Suspended.USER not in one.suspended)
+        return await self._none_suspended(Suspended.USER)
 
     async def outdate(self) -> bool:
         """`drbdadm outdate`. True only if every disk then reads Outdated or worse, in the kernel or its metadata."""
@@ -180,6 +183,14 @@ class Drbd:
         resources = (await self.kernel()).resources
         found = [resources.get(name) for name in self._names]
         return bool(found) and all(one is not None and wanted(one) for one in found)
+
+    async def _none_suspended(self, by: Suspended) -> bool:
+        """Every resource could be read, and none is suspended `by` this; one that is down is not suspended."""
+        found = (await self.kernel()).resources
+        return all(
+            name in found and (one is None or (one.suspended is not None and by not in one.suspended))
+            for name, one in ((name, found.get(name)) for name in self._names)
+        )
 
     # ------------------------------------------------------------ one resource
 

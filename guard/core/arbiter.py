@@ -42,6 +42,7 @@ from guard.core.policy import Policy
 from guard.core.register import Register, commit, end_era
 
 PEER_ALIVE = "peer-alive"
+LIFTED_MAX = 64  # released inhibits of which a late copy is known
 BYE_STRAGGLERS_S = 1.0  # what was sent before a bye may come this much after it
 OVERTAKEN_S_MAX = 5.0  # no node boots and has its guard up within this
 
@@ -87,6 +88,7 @@ class Kept:
     session: Session | None = None
     inhibits: Mapping[str, InhibitView] = field(default_factory=dict)
     last_fence: FenceCommit | None = None
+    lifted: tuple[tuple[str, float], ...] = ()  # persons' inhibits that were released: (id, since), newest last
     refused_nonces: tuple[str, ...] = ()  # yielded-to claims that were closed without a winner, newest last
 
     def other(self, node: str) -> str:
@@ -173,7 +175,10 @@ def hear(
             if message.inhibit.kind in ("peer-alive", "storm") or message.inhibit.id == PEER_ALIVE:
                 return pair, ((sender, Refused(message.nonce, "not-yours", "only the arbiter sets this inhibit")),)
             known, new = pair.kept.inhibits.get(message.inhibit.id), message.inhibit
-            if known is not None and known.ended and new.kind in ("person", "change"):
+            persons = new.kind in ("person", "change")
+            if persons and (new.id, new.since_wall) in pair.kept.lifted:  # a late copy of what was released
+                return pair, ((sender, Refused(message.nonce, "lifted", "this very inhibit was released")),)
+            if known is not None and known.ended and persons and known.since_wall == new.since_wall:
                 new = replace(new, ended=True)  # a person's end is never taken back
             inhibits = {**pair.kept.inhibits, new.id: new}
             stored = InhibitStored(message.nonce, message.inhibit.id)
@@ -184,6 +189,8 @@ def hear(
                 return pair, ((sender, Refused(message.nonce, "not-yours", "this inhibit ends by evidence only")),)
             if found is not None and not found.ended:  # a lift that was overtaken by the next disturbance
                 return pair, ((sender, Refused(message.nonce, "not-ended", "this inhibit has not ended yet")),)
+            if found is not None and found.kind in ("person", "change"):
+                pair = _keep(pair, lifted=(*pair.kept.lifted, (found.id, found.since_wall))[-LIFTED_MAX:])
             return _without(pair, message.id), ((sender, InhibitStored(message.nonce, message.id)),)
         case Bye():
             return replace(pair, left=pair.left | {sender}, left_at={**pair.left_at, sender: now}), ()
@@ -322,9 +329,20 @@ def _progress(pair: Pair, candidate: str, now: Instant, wall: float, site: Site,
         return (_drop(pair, candidate) if elapsed_s(gathering.started, now) > policy.unheard_s else pair), ()
     if (refusal := _refusal(pair, candidate, gathering.claim, site, policy)) is not None:
         return _drop(pair, candidate), ((candidate, refusal),)
+    if (early := _too_early(pair, gathering, now, policy)) is not None:
+        return _drop(pair, candidate), ((candidate, early),)
     gathering = replace(gathering, offered=now, version=pair.kept.register.version)
     pair = replace(pair, gatherings={**pair.gatherings, candidate: gathering})
     return pair, ((candidate, _offer(pair, gathering, now, site, policy)),)
+
+
+def _too_early(pair: Pair, gathering: Gathering, now: Instant, policy: Policy) -> Refused | None:
+    """An arbiter that just started has not heard anybody: for 30 s that silence says nothing of a target (L1)."""
+    heard = pair.kept.other(gathering.candidate) in pair.heard
+    if gathering.claim.purpose != "fence" or heard or elapsed_s(pair.started, now) >= policy.unheard_s:
+        return None
+    text = "the arbiter started a moment ago and has not heard the target since"
+    return Refused(gathering.claim.nonce, "arbiter-just-started", text, retry_s=1.0)
 
 
 def _complete(gathering: Gathering, now: Instant, policy: Policy) -> bool:
@@ -342,14 +360,16 @@ def _complete(gathering: Gathering, now: Instant, policy: Policy) -> bool:
 def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, site: Site, policy: Policy) -> Pair:
     """Law 3. Nothing contradicts a death while both nodes are in one membership: nobody was given up."""
     answer, target = gathering.answer, pair.kept.other(gathering.candidate)
-    if gathering.claim.off_twice and answer is None:
+    heard = pair.heard.get(target)
+    unheard = answer is None and (heard is None or heard <= gathering.asked)
+    if gathering.claim.off_twice and unheard:  # a device that reads another node's power says nothing of a living one
         return _without(pair, PEER_ALIVE)
     if PEER_ALIVE in pair.kept.inhibits or _one_membership(pair, now):
         return pair
     why = None
     if answer is not None and answer.evidence.cluster != "down" and not answer.yielded:
         why = f"{target} itself answered the arbiter"
-    elif answer is None and (heard := pair.heard.get(target)) is not None and heard > gathering.asked:
+    elif answer is None and not unheard:
         why = f"{target} was heard after the question, though its answer is missing"
     elif target in pair.left and elapsed_s(pair.heard.get(target, pair.started), now) < policy.unheard_s:
         why = f"the guard of {target} was stopped in order a moment ago: its silence is no death"
@@ -461,6 +481,8 @@ def _commit(pair: Pair, sender: str, message: Commit, now: Instant, site: Site, 
         if ruling.next != "commit":
             return no(ruling.reason, ruling.verdict.text)
         basis = ruling.basis
+    elif (doubt := judging.reconfirmed(bundle, cold=gathering.claim.cold)) is not None:
+        return no(*doubt)
     elif message.purpose == "fence" and bundle.fresh == "live" and not bundle.target_yielded:
         return no("living-target", "the target answered: it is never fenced without its yield")
     written = commit(kept.register, version=message.version, winner=sender, purpose=message.purpose, basis=basis)

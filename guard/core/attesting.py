@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -25,10 +26,12 @@ def saw_volumes(turn: Turn, volumes: Volumes) -> None:
     turn.put(volumes=volumes)
     continuous = dict(turn.guard.memory.continuous)
     for replica in volumes.replicas:
-        if replica.disk is not Disk.UP_TO_DATE and replica.link is not Link.DOWN:
+        # A look that failed says nothing: a disk that left UpToDate unseen comes back only by a resync, whole.
+        if replica.disk not in (Disk.UP_TO_DATE, Disk.UNKNOWN) and replica.link is not Link.DOWN:
             continuous[replica.resource] = False
     if continuous != turn.guard.memory.continuous:
         turn.remember(continuous=continuous)
+    _remember_generations(turn, volumes)
     now = connected(turn.guard)
     if before and (not now or volumes.gap):
         _lost(turn)
@@ -39,6 +42,16 @@ def saw_volumes(turn: Turn, volumes: Volumes) -> None:
         turn.put(lost_at=turn.now)
     if changed:
         turn.soon("attest")
+
+
+def _remember_generations(turn: Turn, volumes: Volumes) -> None:
+    """The last generation of every good own disk: after a restart it shows that nobody wrote here meanwhile."""
+    seen = dict(turn.guard.memory.generations)
+    for replica in volumes.replicas:
+        if replica.disk is Disk.UP_TO_DATE and replica.generations is not None:
+            seen[replica.resource] = replica.generations.current & MASK
+    if seen != turn.guard.memory.generations:
+        turn.remember(generations=seen)
 
 
 def _lost(turn: Turn) -> None:
@@ -79,12 +92,18 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         turn.page_once("no-register", "this pair has no register: run `pairguard init` once, while it is whole")
         return
     turn.unpage("no-register")
+    if register.version == 1 and any(i.era == 0 for i in turn.guard.memory.intents):
+        # The register is as it was made: nobody ever won, so no shot was ever fired (shot.forgotten_shots).
+        turn.remember(intents=tuple(i for i in turn.guard.memory.intents if i.era != 0))
     era_changed = register.era != memory.era
+    if memory.since_era is None:
+        turn.remember(since_era=register.era)
     if (memory.store_id, memory.version, memory.era) != (register.store_id, register.version, register.era):
         turn.remember(store_id=register.store_id, version=register.version, era=register.era)
         turn.put(version_at=turn.now)
     if era_changed:
-        turn.remember(used=(), confirmed_off=False)
+        shots = tuple(i for i in memory.intents if i.spawned and (i.drained is None or i.drained > turn.now))
+        turn.remember(used=(), confirmed_off=False, intents=shots)
         turn.put(right=None, closing=None)
         turn.soon("unbar")
         turn.soon("attest")
@@ -226,7 +245,7 @@ def _statement(turn: Turn, replica: Replica, from_metadata: bool) -> ReplicaStat
     if from_metadata:
         # Cold continuity (E3): the attested generation, consistent and was-up-to-date, as metadata tells it.
         kept = guard.memory.session
-        known = kept.generations.get(replica.resource) if kept is not None else None
+        known = guard.memory.generations.get(replica.resource) if kept is not None else None
         same = generations is not None and known is not None and generations.current & MASK == known
         continuous = same and replica.was_up_to_date is True
         disk = Disk.CONSISTENT if continuous else disk
@@ -245,19 +264,23 @@ def _statement(turn: Turn, replica: Replica, from_metadata: bool) -> ReplicaStat
     )
 
 
-def kept_after_restart(turn: Turn, volumes: Volumes) -> None:
-    """A guard start while connected or cut: the stored session counts if boot, generation and disk are as stored."""
+def kept_after_restart(turn: Turn, volumes: Volumes, before: Mapping[str, int]) -> None:
+    """A guard start while connected or cut: the stored session counts if boot, generation and disk are as stored.
+
+    `before`: the generations as they were remembered at the start. On another boot the session keeps its name, for
+    a cold claim that metadata must support, but nobody was Primary and no disk is continuous by it.
+    """
     kept = turn.guard.memory.session
     if kept is None:
         return
     same = turn.guard.memory.boot_id == turn.guard.boot_id and all(
         r.generations is not None
         and r.disk is Disk.UP_TO_DATE
-        and kept.generations.get(r.resource) == r.generations.current & MASK
+        and before.get(r.resource) == r.generations.current & MASK
         for r in volumes.replicas
     )
     if not same:
-        turn.remember(session=replace(kept, name="", primary=False), continuous={})
+        turn.remember(session=replace(kept, primary=False), continuous={})
         turn.note("session-forgotten", "after this start the stored session proves nothing: attest anew")
 
 

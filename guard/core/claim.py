@@ -18,7 +18,7 @@ from guard.core.instant import Age
 from guard.core.messages import Basis, Evidence, InhibitView, Offer, Purpose, ReplicaStatement
 from guard.core.policy import Policy
 from guard.core.verdict import Case, Result, Verdict, after_yield, combine, judge, settle_tie
-from guard.core.writes import AgeOrder, compare, relation
+from guard.core.writes import AgeOrder, Relation, compare, relation
 
 Fresh = Literal["live", "silent", "stale"]
 
@@ -89,6 +89,28 @@ def rule(bundle: Bundle, purpose: Purpose, policy: Policy, *, cold: bool) -> Rul
     if purpose == "fence" and bundle.fresh == "live" and not bundle.target_yielded:
         return Ruling(verdict, "no", basis, "living-target")
     return Ruling(verdict, "commit", basis, verdict.reason)
+
+
+def reconfirmed(bundle: Bundle, *, cold: bool) -> tuple[str, str] | None:
+    """Why a win may not be used again now (reason, text), or None.
+
+    The decision stands, but only while the winner still has what it won with: a winner whose disk left UpToDate
+    (connected, the loser may have been primary without it) or whose target is newer would fence the newest data.
+    """
+    mine = {r.resource: r for r in bundle.candidate.replicas}
+    theirs = {r.resource: r for r in bundle.target.replicas} if bundle.target else {}
+    good = {Disk.UP_TO_DATE.value, Disk.CONSISTENT.value} if cold else {Disk.UP_TO_DATE.value}
+    for name, replica in mine.items():
+        if replica.disk not in good or not replica.continuous:
+            return "own-disk-discontinuous", f"own disk of {name} has not been UpToDate without a break since the win"
+        other = theirs.get(name)
+        if other is not None and relation(generations(replica), generations(other)) in (
+            Relation.T_NEWER,
+            Relation.DIVERGED,
+            Relation.UNRELATED,
+        ):
+            return "target-newer", f"the target's generation of {name} is not an ancestor of the winner's"
+    return None
 
 
 def _one(bundle: Bundle, mine: ReplicaStatement, theirs: ReplicaStatement | None, policy: Policy) -> Verdict:

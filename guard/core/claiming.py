@@ -13,7 +13,8 @@ from dataclasses import replace
 from guard.core import claim as judging
 from guard.core.attesting import cluster_word, evidence
 from guard.core.disturbance import Attribution, target_ports_down
-from guard.core.evidence import Disk
+from guard.core.evidence import Disk, Link
+from guard.core.evidence import Suspended as Suspension
 from guard.core.instant import after
 from guard.core.messages import (
     Answer,
@@ -44,7 +45,7 @@ from guard.core.turn import (
     undrained,
 )
 
-ASKED_S_MAX = 4.0  # T_corr + the wait for the target + a round trip, generously; then a new nonce
+ASKED_S_MAX = 3.0  # T_corr + the wait for the target + a round trip, generously; then a new nonce
 GATHER_S = 2.0  # how often a silent peer lets the arbiter gather
 PORTS: dict[Attribution, Ports] = {
     Attribution.NODE: "down-alone",
@@ -213,6 +214,9 @@ def consider(turn: Turn, *, ready: bool) -> None:
         if ruling.next != "commit":
             drop(turn, ruling.reason, ruling.verdict.text)
             return
+    elif (doubt := judging.reconfirmed(judging.bundle_of(offer, waited), cold=attempt.cold)) is not None:
+        drop(turn, *doubt)
+        return
     elif attempt.dry:
         drop(turn, "winner-us", "this node has won the era already")
         return
@@ -324,7 +328,9 @@ def time_out(turn: Turn) -> None:
     if attempt.committed is not None:
         if turn.since(attempt.committed) > turn.guard.policy.fire_s:
             drop(turn, "no-answer", "the arbiter did not answer the commit within T_fire")
-    elif attempt.offer is None and turn.since(attempt.sent) > ASKED_S_MAX:
+    elif attempt.offer is None and turn.since(attempt.sent) > ASKED_S_MAX + (
+        turn.guard.policy.yield_s if attempt.want_yield else 0.0
+    ):
         drop(turn, "no-answer", "the arbiter did not answer the claim")
     elif attempt.offer is not None and turn.since(attempt.offered) > attempt.offer.window_s:
         drop(turn, "offer-passed", "the offer's window passed before everything was ready")
@@ -360,11 +366,14 @@ def heard_ask(turn: Turn, ask: Ask) -> None:
     guard = turn.guard
     if ask.candidate != guard.peer:
         return
+    promise = guard.memory.promise
+    if promise is not None:
+        # One promise at a time: a late question of an older claim must not replace one that is being counted on.
+        _answer(turn, ask.nonce, yielded=ask.want_yield and promise.nonce == ask.nonce)
+        return
     if ask.want_yield and _may_yield(turn, ask.purpose):
-        if guard.memory.promise is not None and guard.memory.promise.nonce == ask.nonce:
-            _answer(turn, ask.nonce, yielded=True)
-            return
         turn.put(yielding=ask.nonce)
+        turn.remember(suspended=True)
         turn.do(SuspendWrites(ask.nonce))
         return
     _answer(turn, ask.nonce, yielded=False)
@@ -393,11 +402,29 @@ def suspended(turn: Turn, event: Suspended) -> None:
     if guard.yielding != event.nonce:
         return
     turn.put(yielding=None)
-    if event.done:
+    done = event.done or _all_down(guard)  # what is down cannot write; it is suspended when it comes up
+    if done:
         promise = Promise(event.nonce, guard.memory.era, session(guard), primary(guard))
         turn.remember(promise=promise)
         turn.note("yielded", "this node yielded: it neither claims nor writes until the arbiter voids it")
-    _answer(turn, event.nonce, yielded=event.done)
+    _answer(turn, event.nonce, yielded=done)
+
+
+def _all_down(guard: Guard) -> bool:
+    return guard.volumes is not None and all(r.link is Link.DOWN for r in guard.volumes.replicas)
+
+
+def resumed(turn: Turn, done: bool) -> None:
+    """Only a resume that was read back is forgotten; else it is asked for again."""
+    if done and turn.guard.memory.promise is None and turn.guard.yielding is None:
+        turn.remember(suspended=False)
+
+
+def _resumable(turn: Turn) -> bool:
+    """`resume-io` also thaws what fencing froze, and after a break it makes a generation that the peer does not have
+    (measured): a primary is resumed only while replication stands; one that is cut waits for its handler."""
+    guard = turn.guard
+    return guard.volumes is not None and (not primary(guard) or connected(guard))
 
 
 def _answer(turn: Turn, nonce: str, *, yielded: bool) -> None:
@@ -407,9 +434,20 @@ def _answer(turn: Turn, nonce: str, *, yielded: bool) -> None:
 
 def ask_promise(turn: Turn) -> None:
     """While a promise stands, ask what became of the claim; and after a boot suspend again."""
-    promise = turn.guard.memory.promise
-    if promise is not None and turn.every("ask-nonce", 1.0):
+    guard = turn.guard
+    promise = guard.memory.promise
+    if promise is None:
+        if guard.memory.suspended and guard.yielding is None and _resumable(turn) and turn.every("resume", 1.0):
+            turn.do(ResumeWrites())
+        return
+    if turn.every("ask-nonce", 1.0):
         turn.tell_arbiter(AskNonce(turn.nonce(), promise.nonce, promise.era), expires_s=1.0)
+    replicas = guard.volumes.replicas if guard.volumes is not None else ()
+    writable = any(
+        r.link is not Link.DOWN and (r.suspended is None or Suspension.USER not in r.suspended) for r in replicas
+    )
+    if writable and turn.every("suspend", 1.0):
+        turn.do(SuspendWrites(promise.nonce))
 
 
 def heard_nonce(turn: Turn, answer: NonceIs) -> None:
@@ -417,7 +455,8 @@ def heard_nonce(turn: Turn, answer: NonceIs) -> None:
     promise = guard.memory.promise
     if promise is None or answer.about != promise.nonce or answer.state in ("open", "winner-peer"):
         return
-    if promise.primary and (not connected(guard) or session(guard) != promise.session):
+    broke = not connected(guard) or session(guard) != promise.session
+    if (promise.primary and broke) or not _resumable(turn):
         # Measured trap: suspend, disconnect, reconnect, resume makes a generation that the peer does not have.
         turn.page_once(
             "resume-needs-person",
@@ -428,7 +467,8 @@ def heard_nonce(turn: Turn, answer: NonceIs) -> None:
     turn.remember(promise=None)
     turn.unpage("resume-needs-person")
     turn.note("yield-void", f"the arbiter says of the claim yielded to: {answer.state}", state=answer.state)
-    turn.do(ResumeWrites())
+    turn.soon("resume")
+    ask_promise(turn)
 
 
 def cold_start(turn: Turn) -> None:
@@ -436,6 +476,8 @@ def cold_start(turn: Turn) -> None:
     guard = turn.guard
     if guard.memory.boot_id == guard.boot_id or guard.ever_connected or guard.attempt is not None:
         return
+    if "alone" in guard.memory.used:
+        return  # won already: Pacemaker and DRBD ask from here on
     members = guard.members
     if members is None or members.peer_member is not False or guard.ack is None or guard.ack.register is None:
         return

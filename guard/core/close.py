@@ -58,6 +58,8 @@ def _returnable(turn: Turn) -> bool:
         return False
     if ack.register.era != guard.memory.era or ack.register.basis == "person":
         return False
+    if guard.memory.since_era is None or guard.memory.since_era >= ack.register.era:
+        return False  # this memory began in this era: it cannot know whether the win was used before
     waiting = guard.handlers or any(job.stage != "wait" for job in guard.agents)
     alive = ack.peer_heard_s is not None and ack.peer_heard_s <= guard.policy.heard_s
     return not waiting and alive and not guard.memory.intents

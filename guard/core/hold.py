@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from guard.core.evidence import Sign, SignKind
+from guard.core.evidence import Sign, SignKind, Up
 from guard.core.instant import elapsed_s
 from guard.core.messages import HoldStatement, InhibitView, LiftInhibit, SetInhibit
 from guard.core.step import (
@@ -26,7 +26,7 @@ from guard.core.step import (
     PurgeShot,
     SetHold,
 )
-from guard.core.turn import Guard, Turn, arbiter_up, braked, inhibits, undrained, whole
+from guard.core.turn import Guard, Turn, arbiter_up, braked, connected, inhibits, undrained, whole
 
 Stage = Literal["none", "braked", "in-force", "held", "settling", "releasing"]
 LEFT_OVER_S = 5.0  # our property with nobody holding: looked at this often, and not right after a release
@@ -128,9 +128,12 @@ def calm(turn: Turn) -> None:
 
 def open_by_person(turn: Turn, event: OpenHold) -> None:
     """`pairguard hold`. The same key again is the same hold."""
-    view = InhibitView(
-        f"person:{event.key}", "person", event.owner, event.reason, event.since_wall, lease_s=event.lease_s
-    )
+    name = f"person:{event.key}"
+    known = turn.guard.memory.inhibits.get(name)
+    if known is not None and not known.ended:
+        turn.do(AnswerPerson(event.id, "braked", "this very hold stands already"))
+        return
+    view = InhibitView(name, "person", event.owner, event.reason, event.since_wall, lease_s=event.lease_s)
     _set(turn, view)
     turn.note("hold-opened", f"{event.owner} holds the pair: {event.reason}", key=event.key)
     turn.soon("set-hold")
@@ -159,8 +162,10 @@ def _tell(turn: Turn) -> None:
 
 def _protects(guard: Guard, view: InhibitView) -> bool:
     """A node that has not been whole since its guard started has nothing running: its own disturbance brakes itself
-    only. Else every boot would put the cluster into maintenance mode, and its replication would never be started."""
-    return guard.ever_whole or view.kind != "disturbance" or view.owner != guard.me
+    only. Else every boot would put the cluster into maintenance mode, and its replication would never be started.
+    The same without a register: nothing is fenced there, and without it no release could be agreed on."""
+    registered = guard.ack is not None and guard.ack.register is not None
+    return (guard.ever_whole and registered) or view.kind != "disturbance" or view.owner != guard.me
 
 
 # ------------------------------------------------------------------ keeping and ending
@@ -201,13 +206,13 @@ def advance(turn: Turn) -> None:
         _release(turn)
 
 
-def refusal(turn: Turn, *, ignore_person: bool = False) -> tuple[str, str] | None:
-    """Why the hold cannot be released now (reason, text), or None. Law 4."""
+def refusal(turn: Turn, *, ignore_person: bool = False, rejoin: bool = False) -> tuple[str, str] | None:
+    """Why the hold cannot be released now (reason, text), or None. Law 4. `rejoin`: apart from wholeness."""
     guard, ack = turn.guard, turn.guard.ack
     for inhibit in inhibits(guard):
         if not inhibit.ended and not (ignore_person and inhibit.kind == "person"):
             return "inhibited", f"{inhibit.owner}: {inhibit.reason}"
-    if whole(guard) is not True:
+    if whole(guard) is not True and not rejoin:
         return "not-whole", "the two nodes are not in one membership with replication connected and UpToDate"
     if guard.network.quiet_for_s(turn.now) < guard.policy.settle_s:
         quiet = guard.network.quiet_for_s(turn.now)
@@ -215,7 +220,7 @@ def refusal(turn: Turn, *, ignore_person: bool = False) -> tuple[str, str] | Non
     if ack is None or not arbiter_up(guard, turn.now) or ack.peer_hold is None or ack.peer_heard_s is None:
         return "arbiter-silent", "the arbiter or the peer's guard does not answer"
     mine, theirs = statement(turn), ack.peer_hold
-    if ack.peer_heard_s > guard.policy.heard_s or theirs.whole is not True:
+    if ack.peer_heard_s > guard.policy.heard_s or (theirs.whole is not True and not (rejoin and theirs.whole is False)):
         return "peer-not-whole", "the peer's guard does not say that the pair is whole"
     if theirs.quiet_for_s < guard.policy.settle_s:
         return "peer-not-quiet", f"the peer's network has been quiet for {theirs.quiet_for_s:.0f} s only"
@@ -223,15 +228,30 @@ def refusal(turn: Turn, *, ignore_person: bool = False) -> tuple[str, str] | Non
         return "shot-pending", "a fencing operation is queued in the cluster"
     if mine.release_harmless is not True:
         return "forecast", "the scheduler, run without the hold, would fence or stop something, or could not be run"
-    if theirs.release_harmless is False:
+    # The peer asks its scheduler once no inhibit stands, and while the property does.
+    unasked = theirs.release_harmless is None and (ignore_person or theirs.maintenance is not True)
+    if theirs.release_harmless is not True and not unasked:
         return "peer-forecast", "on the peer the scheduler, run without the hold, would fence or stop something"
     return None
 
 
+def rejoining(turn: Turn) -> bool:
+    """One membership with both controllers up, all quiet, nothing pending, a release harmless: only the connection is
+    missing, which the cluster would start and the hold keeps it from starting (a node that booted meanwhile).
+    Nobody is fenced by such a release, and who may be promoted is for the register to say, as at any start."""
+    guard, members, view = turn.guard, turn.guard.members, turn.guard.cluster
+    if members is None or view is None or members.peer_member is not True:
+        return False
+    if guard.volumes is None or connected(guard):  # connected: it becomes whole by itself, or is damaged
+        return False
+    return (view.controller, view.peer_controller) == (Up.UP, Up.UP) and refusal(turn, rejoin=True) is None
+
+
 def _release(turn: Turn) -> None:
-    if not turn.guard.memory.holding or refusal(turn) is not None or not turn.every("release", 1.0):
+    if not turn.guard.memory.holding or (refusal(turn) is not None and not rejoining(turn)):
         return
-    lift(turn)
+    if turn.every("release", 1.0):
+        lift(turn)
 
 
 def lift(turn: Turn, *, everyones: bool = False) -> None:
@@ -271,6 +291,7 @@ def written(turn: Turn, event: HoldWritten) -> None:
 def _released(turn: Turn) -> None:
     turn.remember(inhibits={}, holding=False)
     turn.put(forecasts={}, lifting=False)
+    turn.unpage("held-peer-alive")
     turn.soon("left-over")
     turn.every("left-over", LEFT_OVER_S)  # what the cluster showed until now may still name it
     turn.note("released", "the hold is over: our property is taken back, this node may claim again")
@@ -284,9 +305,24 @@ def ask_release(turn: Turn, event: AskRelease) -> None:
         turn.do(AskForecast(None, without_hold=True))
         turn.do(AnswerPerson(event.id, "forecast-asked", "asking the scheduler what a release would do"))
         return
+    if why is not None and why[0] == "not-whole" and _peer_gone(turn.guard):
+        # Its opener died with the pair: an end alone releases nothing, the releasing claim decides.
+        why = ("not-whole", f"{why[1]}; the peer is gone: this node takes over once a claim is won")
+        _end_persons(turn)
     if why is not None:
         turn.do(AnswerPerson(event.id, why[0], why[1]))
         return
+    _end_persons(turn)
+    turn.do(AnswerPerson(event.id, "releasing" if braked(turn.guard) else "released", "resuming is proven safe"))
+
+
+def _peer_gone(guard: Guard) -> bool:
+    """The arbiter has not heard the peer's guard for 30 s."""
+    heard = guard.ack.peer_heard_s if guard.ack is not None else 0.0
+    return heard is None or heard >= guard.policy.unheard_s
+
+
+def _end_persons(turn: Turn) -> None:
     for inhibit in inhibits(turn.guard):
         if inhibit.kind != "person" or inhibit.ended:
             continue
@@ -294,7 +330,6 @@ def ask_release(turn: Turn, event: AskRelease) -> None:
             _set(turn, replace(inhibit, ended=True))
         else:  # opened on the other node: it adopts what the arbiter shows
             turn.tell_arbiter(SetInhibit(turn.nonce(), replace(inhibit, ended=True)))
-    turn.do(AnswerPerson(event.id, "releasing" if braked(turn.guard) else "released", "resuming is proven safe"))
 
 
 def adopt(turn: Turn) -> None:
@@ -307,7 +342,8 @@ def adopt(turn: Turn) -> None:
         own = turn.guard.memory.inhibits.get(theirs.id)
         if own is None and theirs.id == disturbance_id(turn.guard.me):
             turn.remember(inhibits={**turn.guard.memory.inhibits, theirs.id: theirs}, holding=True)
-        if own is not None and theirs.kind in ("person", "change") and theirs.ended and not own.ended:
+        same = own is not None and theirs.since_wall == own.since_wall
+        if own is not None and same and theirs.kind in ("person", "change") and theirs.ended and not own.ended:
             turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, ended=True)})
 
 

@@ -59,6 +59,7 @@ from guard.core.step import (
     OpenHold,
     PowerRead,
     Reconsider,
+    Resumed,
     Retuned,
     SawCluster,
     SawMembers,
@@ -110,6 +111,8 @@ def start(
         halves=Halves(boot_id),
     )
     turn = Turn(guard, now)
+    if memory is None:
+        shot.forgotten_shots(turn, horizon_s)
     shot.drain_at_start(turn, horizon_s)
     if turn.guard.memory.promise is not None:
         # A yield survives a boot: suspend again before Pacemaker starts.
@@ -136,10 +139,10 @@ def _take(turn: Turn, event: Event) -> None:
         case Heard(sender, _):
             _hear(turn, sender, event)
         case SawVolumes(volumes):
-            first = guard.volumes is None
+            first, before = guard.volumes is None, guard.memory.generations
             attesting.saw_volumes(turn, volumes)
             if first:
-                attesting.kept_after_restart(turn, volumes)
+                attesting.kept_after_restart(turn, volumes, before)
             member = guard.members.peer_member if guard.members is not None else None
             _see(turn, disturbance.ReplicationSeen(connected(turn.guard), member))
         case SawStored(volumes):
@@ -190,6 +193,8 @@ def _take(turn: Turn, event: Event) -> None:
             shot.shot_ended(turn, event)
         case Suspended():
             claiming.suspended(turn, event)
+        case Resumed(done):
+            claiming.resumed(turn, done)
         case Forecasted(without_hold, forecast):
             turn.put(forecasts={**guard.forecasts, without_hold: (forecast, turn.now)})
         case HoldWritten():

@@ -14,6 +14,7 @@ from guard.core import hold
 from guard.core.claiming import begin, consider, drop, obstacle
 from guard.core.evidence import Link, Power, Role
 from guard.core.instant import Instant, after
+from guard.core.messages import Purpose
 from guard.core.step import (
     AnswerAgent,
     AnswerHandler,
@@ -34,6 +35,11 @@ from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, whole
 
 PREFLIGHT_S_MAX = 6.0  # an older reading is no preflight
 READING_S_MAX = 30.0  # a reading that never came back is asked for again
+RETRIED_S = 5.0  # Pacemaker runs a failed agent a second time (pcmk_off_retries 2), 1.7 s later by measurement
+PERSONS = {  # reasons for which a request waits and that only a person may be able to mend, with their price
+    "arbiter-silent": "nobody is fenced and nobody runs alone",
+    "peer-alive": "nobody is fenced",
+}
 
 
 def advance(turn: Turn) -> None:
@@ -43,6 +49,7 @@ def advance(turn: Turn) -> None:
     for handler in turn.guard.handlers:
         _handler(turn, handler)
     _own_win(turn)
+    _tell_person(turn)
 
 
 # ------------------------------------------------------------------ the fence agent
@@ -52,7 +59,8 @@ def _agent(turn: Turn, job: AgentJob) -> None:
     guard = turn.guard
     if job.stage != "wait":
         return
-    if whole(guard) is True and guard.whole_since is not None and guard.whole_since > job.since:
+    # Whole after the request; or just before it: then this is the second run of an order from before.
+    if whole(guard) is True and guard.whole_since is not None and after(guard.whole_since, RETRIED_S) > job.since:
         _end_agent(turn, job, False, "peer-back", f"{job.target} is back: the pair is whole again, nobody was fenced")
         return
     if turn.now >= after(job.until, -guard.policy.wait_margin_s):
@@ -204,6 +212,7 @@ def _end_agent(turn: Turn, job: AgentJob, confirmed: bool, reason: str, text: st
     if turn.guard.attempt is not None and turn.guard.attempt.job == job.id:
         drop(turn, reason, text)
     turn.put(agents=tuple(j for j in turn.guard.agents if j.id != job.id))
+    _forget_right(turn, job.id)
     turn.do(AnswerAgent(job.id, confirmed, reason, text))
     turn.note("agent-answered", text, reason=reason, confirmed=confirmed, target=job.target)
 
@@ -224,21 +233,25 @@ def _say(turn: Turn, job: AgentJob | HandlerJob, text: str) -> None:
 
 
 def _handler(turn: Turn, job: HandlerJob) -> None:
+    """DRBD does not call again after a 1, so a frozen primary gets one only for what was seen after it asked."""
     guard = turn.guard
-    replica = next((r for r in guard.volumes.replicas if r.resource == job.resource), None) if guard.volumes else None
+    if guard.volumes is None:
+        return
+    replica = next((r for r in guard.volumes.replicas if r.resource == job.resource), None)
     if replica is None:
         _end_handler(turn, job, 1, "unknown-resource")
         return
-    if replica.link in (Link.CONNECTED, Link.RESYNC) and turn.since(job.since) > 1.0:
+    seen_since = guard.volumes.at > job.since
+    if replica.link in (Link.CONNECTED, Link.RESYNC) and seen_since and turn.since(job.since) > 1.0:
         _end_handler(turn, job, 1, "reconnected")
         return
-    frozen = replica.role is Role.PRIMARY
+    promoting = replica.role is Role.SECONDARY  # a role that cannot be read may be a frozen primary's
     register = guard.ack.register if guard.ack is not None else None
     lost = register is not None and register.winner == guard.peer
-    if lost and not frozen and register is not None and "alone" in register.used:
+    if lost and promoting and register is not None and "alone" in register.used:
         _end_handler(turn, job, 6, "peer-won")
         return
-    if not frozen and turn.since(job.since) >= guard.policy.handler_promote_s:
+    if promoting and turn.since(job.since) >= guard.policy.handler_promote_s:
         _end_handler(turn, job, 1, "no-right-in-time")
         return
     right = guard.right
@@ -278,6 +291,7 @@ def _end_handler(turn: Turn, job: HandlerJob, code: int, reason: str) -> None:
     if turn.guard.attempt is not None and turn.guard.attempt.job == job.id:
         drop(turn, reason, f"the handler of {job.resource} was answered")
     turn.put(handlers=tuple(h for h in turn.guard.handlers if h.id != job.id))
+    _forget_right(turn, job.id)
     turn.note("handler-answered", f"fence-peer of {job.resource}: {code}", code=code, reason=reason)
     match code:
         case 4 | 6 | 7:
@@ -287,6 +301,12 @@ def _end_handler(turn: Turn, job: HandlerJob, code: int, reason: str) -> None:
 
 
 # ------------------------------------------------------------------ the guard's own wins
+
+
+def _forget_right(turn: Turn, job_id: str) -> None:
+    """A right ends with the request that it was won for."""
+    if turn.guard.right is not None and turn.guard.right.job == job_id:
+        turn.put(right=None)
 
 
 def _own_win(turn: Turn) -> None:
@@ -314,6 +334,23 @@ def _use(turn: Turn, purpose: str) -> None:
         turn.remember(used=(*used, purpose))
 
 
+def _tell_person(turn: Turn) -> None:
+    """Page for as long as a request waits for what only a person may be able to mend."""
+    guard = turn.guard
+    asked: list[tuple[Purpose, AgentJob | HandlerJob]] = [("fence", j) for j in guard.agents if j.stage == "wait"]
+    asked += [("alone", j) for j in guard.handlers]
+    found: dict[str, str] = {}
+    for purpose, job in asked:
+        why = obstacle(turn, purpose) if turn.since(job.since) >= guard.policy.cluster_gone_s else None
+        if why is not None and why[0] in PERSONS:
+            found[why[0]] = why[1]
+    for reason, price in PERSONS.items():
+        if reason in found:
+            turn.page_once(reason, f"a request of the cluster waits, {price}: {found[reason]}")
+        else:
+            turn.unpage(reason)
+
+
 # ------------------------------------------------------------------ start, and requests that go away
 
 
@@ -333,6 +370,14 @@ def client_gone(turn: Turn, event: ClientGone) -> None:
         handlers=tuple(h for h in turn.guard.handlers if h.id != event.id),
         dry=tuple(d for d in turn.guard.dry if d.id != event.id),
     )
+
+
+def forgotten_shots(turn: Turn, horizon_s: float | None) -> None:
+    """A guard without a memory may have shot before it was lost: it counts as undrained for H from now."""
+    if horizon_s is not None:
+        boot, drained = turn.guard.boot_id, after(turn.now, horizon_s)
+        shot = Intent("before-memory", 0, 0, turn.guard.peer, boot, turn.now, horizon_s, spawned=True, drained=drained)
+        turn.remember(intents=(shot,))
 
 
 def drain_at_start(turn: Turn, horizon_s: float | None) -> None:

@@ -72,6 +72,9 @@ class Memory:
     era: int = 0
     session: SessionKept | None = None
     continuous: Mapping[str, bool] = field(default_factory=dict)
+    generations: Mapping[str, int] = field(default_factory=dict)  # last seen of each good own disk, bit 0 masked
+    suspended: bool = False  # our own suspend-io may be in force: resumed before it is forgotten
+    since_era: int | None = None  # the first era of this memory: an older one's wins are not handed back
     intents: tuple[Intent, ...] = ()
     used: tuple[Purpose, ...] = ()  # uses of a win in `era`, written before the use
     confirmed_off: bool = False  # the peer was confirmed off in `era`
@@ -200,6 +203,13 @@ class Suspended:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """The answer to `ResumeWrites`; `done` only when it was read back."""
+
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Forecasted:
     without_hold: bool
     forecast: Forecast
@@ -277,6 +287,7 @@ Event = (
     | Reconsider
     | ShotEnded
     | Suspended
+    | Resumed
     | Forecasted
     | HoldWritten
     | OpenHold

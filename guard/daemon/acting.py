@@ -32,6 +32,7 @@ from guard.core.step import (
     Progress,
     PurgeShot,
     ReadPower,
+    Resumed,
     ResumeWrites,
     Send,
     SetHold,
@@ -45,6 +46,7 @@ from guard.events import Emit
 from guard.ports import Bus, Clock, Cluster, DeviceSettings, Members, PowerReader, Replication, Shooter
 
 OUTBOX_MAX = 512
+CLEAR_AGAIN_S = 1.0  # how often a shot that cannot be ended is tried again
 SENDERS = 4
 POWER_S_MAX = 10.0  # a fresh device session that takes longer than this says nothing
 
@@ -134,7 +136,7 @@ class Acting:
             case SuspendWrites(nonce):
                 self._start(f"suspend:{nonce}", self._suspend(nonce))
             case ResumeWrites():
-                self._start("resume", self._hand("resume-io", self._world.replication.resume))
+                self._start("resume", self._resume())
             case OutdateOwn():
                 self._start("outdate", self._hand("outdate", self._world.replication.outdate))
             case SetHold(hold_id):
@@ -192,11 +194,28 @@ class Acting:
         try:
             result = await self._world.shooter.fire(device, action, target, intent)
         except PairguardError as error:
-            # Nothing was started, or it could not be ended: neither clean nor verified.
+            # Nothing was started, or it cannot be ended: its drain begins only once nothing of it is left.
             self._emit("hand-failed", f"the shot at {target}: {error}", {"hand": "fire"}, page=True)
+            await self._cleared()
             self._put(ShotEnded(intent, None, clean=False))
             return
         self._put(ShotEnded(intent, result.exit_code, result.clean))
+
+    async def _cleared(self) -> None:
+        while True:
+            try:
+                await self._world.shooter.clear()
+                return
+            except PairguardError:
+                await self._clock.sleep(CLEAR_AGAIN_S)
+
+    async def _resume(self) -> None:
+        try:
+            done = await self._world.replication.resume()
+        except PairguardError as error:
+            self._emit("hand-failed", f"resume-io: {error}", {"hand": "resume"})
+            done = False
+        self._put(Resumed(done))
 
     async def _power_on(self, target: str) -> None:
         device = self._world.devices[target]

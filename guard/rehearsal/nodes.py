@@ -34,6 +34,7 @@ from guard.core.step import (
     PurgeShot,
     ReadPower,
     Reconsider,
+    Resumed,
     ResumeWrites,
     SawCluster,
     SawMembers,
@@ -187,6 +188,7 @@ class Shell:
                 node.later(0.05, lambda: self.take(Suspended(nonce, True)))
             case ResumeWrites():
                 world.disks.resume(node.name)
+                node.later(0.05, lambda: self.take(Resumed(True)))
             case OutdateOwn():
                 world.disks.outdate(node.name)
             case SetHold(hold_id):

@@ -63,11 +63,17 @@ async def metadata_proves_no_session(replication: Replication) -> None:
 
 
 async def suspended_means_read_back(replication: Replication) -> None:
-    """`suspend` is True exactly if every resource then reads as suspended by us, and `resume` if none does."""
+    """`suspend` is True exactly if every resource then reads as suspended by us, and `resume` if none does.
+
+    What fencing froze is never resumed by hand.
+    """
     said = await replication.suspend()
     seen = [one.suspended for one in (await replication.read()).replicas]
     assert said == all(reasons is not None and Suspended.USER in reasons for reasons in seen)
-    if said:
+    frozen = any(Suspended.FENCING in reasons for reasons in seen if reasons)
+    if said and frozen:
+        assert not await replication.resume(), "resume-io would thaw what fencing froze"
+    elif said:
         assert await replication.resume()
         after_it = [one.suspended for one in (await replication.read()).replicas]
         assert all(reasons is not None and Suspended.USER not in reasons for reasons in after_it)

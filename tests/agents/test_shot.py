@@ -81,7 +81,7 @@ async def test_good_run_is_clean(supervisor: Supervisor, delegate: Writer, tmp_p
     result = await supervisor.fire(device, "off", "fs1b", "s1")
     assert (result.exit_code, result.clean, result.killed, result.sockets_destroyed) == (7, True, 0, 0)
     lines = (tmp_path / "stdin").read_text().splitlines()
-    assert sorted(lines) == ["action=off", "ip=192.0.2.1", "nodename=fs1b"]
+    assert sorted(lines) == ["action=off", "ip=192.0.2.1", "nodename=fs1b", "port=fs1b"]
     root = mount()
     assert root is not None
     assert list((root / parent / "here").glob("shot-*")) == []

@@ -278,7 +278,7 @@ def test_ages_are_unknown_after_a_reboot_of_the_arbiters_machine() -> None:
     """Its clock began anew: the stored write age has no known elapsed time, and V31 asks a person."""
     desk = Desk().whole()
     desk.restart(reboot=True)
-    desk.wait(3.0, B)
+    desk.wait(31.0, B)
     desk.claim(B, "n1")
     desk.wait(1.0)
     assert desk.last(Offer).target_age_s is None
@@ -361,16 +361,51 @@ def test_a_hand_back_needs_a_living_peer_and_keeps_the_session_attested() -> Non
 
 
 def test_a_reconfirmation_asks_no_verdict_but_never_fences_a_living_target() -> None:
-    """Winner C: the decision stands on any evidence; a live answer without a yield still stops the fence."""
+    """Winner C: the decision stands without a session; a live answer without a yield still stops the fence."""
     desk = Desk().whole()
     desk.wait(3.0, B)
     desk.win(B, "n1", "alone")
-    assert desk.win(B, "n2", "fence", disk="I", session=None).version == 3
+    assert desk.win(B, "n2", "fence", session=None).version == 3
     desk.wait(3.0, B)
     desk.claim(B, "n3", "fence")
     desk.answer(A, "n3", cluster="down")
     desk.wait(0.5)
     assert reason(desk.commit(B, "n3")) == "living-target"
+
+
+@pytest.mark.parametrize("worse", [{"disk": "C"}, {"disk": "I"}, {"continuous": False}, {"current": 0x1111}])
+def test_a_winner_that_lost_its_data_may_not_use_its_win_again(worse: dict[str, object]) -> None:
+    """S2: connected, the loser may have been primary without the winner's disk: its writes are then nowhere else."""
+    desk = Desk().whole()
+    desk.wait(3.0, B)
+    desk.win(B, "n1", "alone")
+    desk.wait(3.0, B)
+    desk.claim(B, "n2", "fence", **worse)
+    desk.wait(1.0)
+    assert reason(desk.commit(B, "n2")) in ("own-disk-discontinuous", "target-newer")
+
+
+def test_an_arbiter_that_just_started_takes_no_silence_for_a_death() -> None:
+    """A target that was not heard since the arbiter's start is not fenced for 30 s, however silent it seems."""
+    desk = Desk().whole()
+    desk.restart()
+    desk.wait(3.0, B)
+    desk.claim(B, "n1")
+    desk.wait(1.0)
+    assert desk.last(Refused).reason == "arbiter-just-started"
+
+
+def test_a_late_copy_does_not_bring_back_a_released_hold() -> None:
+    """S4: what a person released stays released, whatever the network still delivers; a new hold is a new one."""
+    desk = Desk().whole()
+    desk.inhibit(A, "person:k", "person", since_wall=5.0)
+    desk.inhibit(A, "person:k", "person", since_wall=5.0, ended=True)
+    desk.lift(A, "person:k")
+    desk.inhibit(A, "person:k", "person", since_wall=5.0)
+    assert desk.inhibits == set()
+    desk.inhibit(A, "person:k", "person", since_wall=9.0)
+    assert desk.inhibits == {"person:k"}
+    assert not desk.pair.kept.inhibits["person:k"].ended
 
 
 # ---------------------------------------------------------------- inhibits and storms

@@ -10,10 +10,10 @@ from scene import asked_to_fence, frozen_primary, guard_of, of, run, said_by, wh
 from guard.core import claim
 from guard.core.claiming import obstacle
 from guard.core.instant import after
-from guard.core.messages import BeatAck, NonceIs, Offer, RegisterView, Won
+from guard.core.messages import Answer, Ask, BeatAck, NonceIs, Offer, RegisterView, Won
 from guard.core.policy import Policy
 from guard.core.register import Register, commit, end_era
-from guard.core.step import AnswerHandler, Heard, Persisted, Promise, ResumeWrites, Tick
+from guard.core.step import AnswerHandler, Heard, Persisted, Promise, Resumed, ResumeWrites, Send, SuspendWrites, Tick
 from guard.core.turn import Attempt, Turn
 
 POLICY = Policy()
@@ -155,7 +155,7 @@ def test_a_yield_is_void_only_by_the_arbiters_word() -> None:
     world = whole_pair()
     now = world.nodes["B"].local()
     guard = guard_of(world, "B")
-    guard = replace(guard, memory=replace(guard.memory, promise=Promise("y1", 1, None, False)))
+    guard = replace(guard, memory=replace(guard.memory, promise=Promise("y1", 1, None, False), suspended=True))
     for state in ("open", "winner-peer"):
         held, effects = run(guard, Heard("arbiter", NonceIs("x", "y1", state)), now)
         assert not of(effects, ResumeWrites)
@@ -166,6 +166,31 @@ def test_a_yield_is_void_only_by_the_arbiters_word() -> None:
         free, effects = run(guard, Heard("arbiter", NonceIs("x", "y1", state)), now)
         assert of(effects, ResumeWrites)
         assert free.memory.promise is None
+        assert free.memory.suspended, "not forgotten before it was read back"
+        assert run(free, Resumed(False), now)[0].memory.suspended
+        assert not run(free, Resumed(True), now)[0].memory.suspended
+
+
+def test_a_late_question_does_not_replace_a_promise_that_is_counted_on() -> None:
+    """S3: the Ask of an older claim arrives after the yield to the newer one; the newer promise stands."""
+    world = whole_pair()
+    now = world.nodes["B"].local()
+    guard = guard_of(world, "B")
+    guard = replace(guard, memory=replace(guard.memory, promise=Promise("new", 1, None, False), suspended=True))
+    after_it, effects = run(guard, Heard("arbiter", Ask("old", "A", "alone", want_yield=True)), now)
+    assert after_it.memory.promise == guard.memory.promise
+    assert {effect.nonce for effect in of(effects, SuspendWrites)} <= {"new"}
+    assert [m.message.yielded for m in of(effects, Send) if isinstance(m.message, Answer)] == [False]
+
+
+def test_a_cut_primary_is_never_resumed_by_a_void_promise() -> None:
+    """S3: `resume-io` would also thaw what fencing froze: it waits for its handler's right."""
+    world = frozen_primary()
+    now = world.nodes["A"].local()
+    guard = guard_of(world, "A")
+    guard = replace(guard, memory=replace(guard.memory, promise=Promise("y1", 1, None, False), suspended=True))
+    _, effects = run(guard, Heard("arbiter", NonceIs("x", "y1", "closed-without-winner")), now)
+    assert not of(effects, ResumeWrites)
 
 
 def test_a_yielded_node_claims_nothing() -> None:

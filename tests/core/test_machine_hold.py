@@ -9,7 +9,8 @@ from scene import guard_of, of, run, whole_pair
 
 from guard.core import hold
 from guard.core.claim import refusing
-from guard.core.evidence import Disk, Forecast
+from guard.core.claiming import inhibited
+from guard.core.evidence import Disk, Forecast, Up
 from guard.core.instant import Instant, after
 from guard.core.messages import InhibitView, LiftInhibit
 from guard.core.policy import Policy
@@ -51,6 +52,30 @@ def test_a_settled_hold_releases_by_itself() -> None:
     assert releases(*settled())
 
 
+def test_while_a_hold_is_released_only_a_sitting_primary_may_go_on_alone() -> None:
+    """S5: inhibits are lifted before the property is gone; until it is, nobody is promoted and nobody is fenced."""
+    world = whole_pair()
+    for name, alone in (("A", None), ("B", "holding")):
+        guard, now = guard_of(world, name), world.nodes[name].local()
+        guard = replace(
+            guard, memory=replace(guard.memory, inhibits={}, holding=True), ack=replace(guard.ack, inhibits=())
+        )
+        why = inhibited(Turn(guard, now), "alone", cold=False, releasing=False)
+        assert (why[0] if why else None) == alone
+        assert inhibited(Turn(guard, now), "fence", cold=False, releasing=False)[0] == "holding"
+        assert inhibited(Turn(guard, now), "alone", cold=False, releasing=True) is None
+
+
+def test_a_property_of_ours_that_nobody_holds_is_taken_back() -> None:
+    """L2: set by one guard after the other had released, it is held again so that it is released in order."""
+    guard, now = settled()
+    guard = replace(guard, memory=replace(guard.memory, inhibits={}, holding=False))
+    adopted, _ = run(guard, Tick(), now)
+    assert adopted.memory.holding
+    gone = replace(guard, cluster=replace(guard.cluster, ours=None, maintenance=False))
+    assert not run(gone, Tick(), now)[0].memory.holding
+
+
 def test_a_hold_is_not_released_while_anything_speaks_against_it() -> None:
     """L2: each condition alone keeps the hold."""
     guard, now = settled()
@@ -59,7 +84,8 @@ def test_a_hold_is_not_released_while_anything_speaks_against_it() -> None:
     )
     peer = guard.ack.peer_hold
     against = {
-        "not whole": {"volumes": volumes},
+        "not whole": {"volumes": volumes, "members": replace(guard.members, peer_member=False)},
+        "not whole, controller down": {"volumes": volumes, "cluster": replace(guard.cluster, peer_controller=Up.DOWN)},
         "not quiet": {"network": replace(guard.network, quiet_since=after(now, -1.0))},
         "no forecast": {"forecasts": {}},
         "forecast old": {"forecasts": {True: (Forecast(), after(now, -30.0))}},

@@ -64,7 +64,7 @@ MUTANTS = (
         "guard/core/close.py",
         "    if guard.memory.used or guard.attempt is not None",
         "    if guard.attempt is not None",
-        STORY + "[freeze_out_of_band]",
+        "tests/core/test_machine_close.py::test_a_win_that_was_used_is_never_handed_back",
     ),
     Mutant(
         "S3 a yielded node does not resume because the peer won",
@@ -284,8 +284,8 @@ MUTANTS = (
     Mutant(
         "L2 no release without wholeness",
         "guard/core/hold.py",
-        '    if whole(guard) is not True:\n        return "not-whole"',
-        '    if whole(guard) == 2:\n        return "not-whole"',
+        "    if whole(guard) is not True and not rejoin:",
+        "    if whole(guard) == 2 and not rejoin:",
         HOLD + "test_a_hold_is_not_released_while_anything_speaks_against_it",
     ),
     Mutant(
@@ -293,21 +293,57 @@ MUTANTS = (
         "guard/core/hold.py",
         "    if mine.release_harmless is not True:",
         "    if mine.release_harmless == 2:",
-        STORY + "[scheduler_would_fence]",
+        HOLD + "test_a_hold_is_not_released_while_anything_speaks_against_it",
     ),
     Mutant(
         "S5 nobody is promoted while the hold is being released",
         "guard/core/claiming.py",
         'purpose == "fence" or not (stays or cold or releasing)',
         'purpose == "fence"',
-        "tests/rehearsal/test_stories.py::test_seeds_that_were_red_once",
+        "tests/core/test_machine_hold.py::test_while_a_hold_is_released_only_a_sitting_primary_may_go_on_alone",
     ),
     Mutant(
         "L2 a property that nobody holds is taken back",
         "guard/core/hold.py",
         "        if left_over and turn",
         "        if left_over is None and turn",
-        "tests/rehearsal/test_stories.py::test_seeds_that_were_red_once",
+        "tests/core/test_machine_hold.py::test_a_property_of_ours_that_nobody_holds_is_taken_back",
+    ),
+    # ---- what the hostile review found
+    Mutant(
+        "S2 a winner whose disk left UpToDate may not use its win again",
+        "guard/core/claim.py",
+        "        if replica.disk not in good or not replica.continuous:",
+        "        if replica.disk not in good and replica.continuous is None:",
+        "tests/core/test_arbiter.py::test_a_winner_that_lost_its_data_may_not_use_its_win_again",
+    ),
+    Mutant(
+        "S3 a late question replaces no promise",
+        "guard/core/claiming.py",
+        "    if promise is not None:\n        # One promise",
+        "    if promise is None and False:\n        # One promise",
+        "tests/core/test_machine_claim.py::test_a_late_question_does_not_replace_a_promise_that_is_counted_on",
+    ),
+    Mutant(
+        "S3 a cut primary is not resumed",
+        "guard/core/claiming.py",
+        "(not primary(guard) or connected(guard))",
+        "True",
+        "tests/core/test_machine_claim.py::test_a_cut_primary_is_never_resumed_by_a_void_promise",
+    ),
+    Mutant(
+        "S4 a released hold does not come back",
+        "guard/core/arbiter.py",
+        "            if persons and (new.id, new.since_wall) in pair.kept.lifted:",
+        "            if persons and new.id == PEER_ALIVE:",
+        "tests/core/test_arbiter.py::test_a_late_copy_does_not_bring_back_a_released_hold",
+    ),
+    Mutant(
+        "S6 a memory that began in this era hands nothing back",
+        "guard/core/close.py",
+        "    if guard.memory.since_era is None or",
+        "    if guard.memory.since_era == -1 and",
+        "tests/core/test_machine_close.py::test_a_memory_that_began_in_this_era_hands_nothing_back",
     ),
     # ---- S6: durable before said
     Mutant(

@@ -1,0 +1,57 @@
+"""Ending an era without wholeness: when a win may be handed back; one promise a test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from scene import guard_of, whole_pair
+
+from guard.core.close import _returnable
+from guard.core.turn import HandlerJob, Turn
+
+
+def winner():
+    """A's guard with a win of era 3 that it never used, its peer alive, and a memory that began in era 1."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    register = replace(guard.ack.register, era=3, winner="A", basis="verdict", used=("alone",), version=9)
+    memory = replace(guard.memory, era=3, version=9, since_era=1, used=(), intents=())
+    ack = replace(guard.ack, register=register, peer_heard_s=0.1)
+    return replace(guard, memory=memory, ack=ack, attempt=None, right=None, handlers=(), agents=()), now
+
+
+def returnable(guard, now) -> bool:
+    return _returnable(Turn(guard, now))
+
+
+def test_an_unused_win_is_handed_back_to_a_living_peer() -> None:
+    """Nothing was answered, nothing was spawned, nobody waits, and the peer is heard."""
+    assert returnable(*winner())
+
+
+def test_a_win_that_was_used_is_never_handed_back() -> None:
+    """S3: what ran alone, or shot, ends its era by wholeness only."""
+    guard, now = winner()
+    for used in (("alone",), ("fence",), ("fence", "alone")):
+        assert not returnable(replace(guard, memory=replace(guard.memory, used=used)), now)
+
+
+def test_a_memory_that_began_in_this_era_hands_nothing_back() -> None:
+    """S6: a guard that lost its journal cannot know whether the win was used before."""
+    guard, now = winner()
+    for since in (None, 3):
+        assert not returnable(replace(guard, memory=replace(guard.memory, since_era=since)), now)
+
+
+def test_a_win_is_not_handed_back_while_anything_speaks_against_it() -> None:
+    """A handler that waits, a peer that is not heard, a person's win: each alone keeps it."""
+    guard, now = winner()
+    job = HandlerJob("h", "r0", now, guard.halves.connects)
+    register = replace(guard.ack.register, basis="person")
+    against = (
+        {"handlers": (job,)},
+        {"ack": replace(guard.ack, peer_heard_s=None)},
+        {"ack": replace(guard.ack, peer_heard_s=10.0)},
+        {"ack": replace(guard.ack, register=register)},
+    )
+    assert [changed for changed in against if returnable(replace(guard, **changed), now)] == []
