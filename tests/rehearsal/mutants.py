@@ -141,9 +141,9 @@ MUTANTS = (
     Mutant(
         "any word of the target after the question contradicts its death",
         "guard/core/arbiter.py",
-        "and heard > gathering.asked:",
-        "and heard < gathering.started:",
-        STORY + "[answers_lost]",
+        "    elif answer is None and not unheard:",
+        "    elif answer is None and unheard is None:",
+        "tests/core/test_machine_arbiter.py::test_a_target_heard_after_the_question_is_alive",
     ),
     Mutant(
         "a guard that said bye is not dead",
