@@ -18,7 +18,7 @@ help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
 	@echo 'make test           setup, linters, types, import rules and all tests'
 	@echo 'make lint           the same without the tests'
-	@echo 'make lab            the tests on a real corosync, Pacemaker, Mosquitto and snmpd only (root; minutes)'
+	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make verdict-table  the whole verdict table as CSV'
 	@echo 'make lock           choose newer packages: writes requirements.lock and requirements-build.lock'
@@ -48,7 +48,7 @@ test: lint
 	$(PY) -m pytest
 
 lab: setup
-	$(PY) -m pytest -m lab
+	$(PY) -m tests.lab.cases --out build/lab
 
 demo: setup
 	@if [ -e tests/lab/demo.py ] || [ -d tests/lab/demo ]; then $(PY) -m tests.lab.demo; else $(VENV)/bin/pairguard sandbox demo; fi

@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from tests.lab.fabric import FORWARD_DELAY_S_MIN, Fabric
+from tests.lab.fabric import ACCESS, AGGREGATION, FORWARD_DELAY_S_MIN, Fabric
 from tests.lab.node import Node
 from tests.lab.record import Record
 from tests.lab.space import LabFailed
@@ -33,7 +33,7 @@ TC_PASS, TC_DROP = 0, 2  # TC_ACT_OK, TC_ACT_SHOT (linux/pkt_cls.h)
 BLACK_HOLE = f"4,32 0 0 0,21 0 1 {0x0180C200},6 0 0 {TC_PASS},6 0 0 {TC_DROP}"
 NEAREST_BRIDGE = bytes.fromhex("0180c200000e")  # IEEE 802.1Q table 8-1: never forwarded
 LOCAL_EXPERIMENT = bytes.fromhex("88b5")  # IEEE 802 local experimental EtherType 1
-RETURN_PRIORITY = 16384  # behind agg2, before the access switches (fabric.PRIORITY)
+RETURN_PRIORITY = {"agg1": 16384, "agg2": 20480}  # behind each other in turn, before the access switches
 LATE_MAX_AGE_S = 40.0  # the longest max_age of 802.1D: held BPDUs must not age out, or STP would act too
 
 
@@ -56,9 +56,11 @@ class StpFreeze:
 
     kind = "stp"
 
-    def __init__(self, fabric: Fabric, seconds: float) -> None:
-        self.fabric, self.seconds = fabric, seconds
-        self._ends = [("agg1", port) for port in ("agg2", "acc1", "acc2", "acc3")]
+    def __init__(self, fabric: Fabric, seconds: float, root: str = "agg1") -> None:
+        """`root`: agg1, or agg2 where agg1 was lost before and is back behind it."""
+        self.fabric, self.seconds, self.root = fabric, seconds, root
+        other = AGGREGATION[1 - AGGREGATION.index(root)]
+        self._ends = [(root, port) for port in (other, *ACCESS)]
 
     def prepare(self) -> None:
         """Each bridge uses the timers of the last BPDU from the root, so they are set some hellos earlier."""
@@ -68,12 +70,12 @@ class StpFreeze:
         self.fabric.links(self._ends, up=False)
 
     def end(self) -> None:
-        """It has thawed by itself; later port changes are quick again. agg1 stays away: its return would freeze too."""
+        """It has thawed by itself; later port changes are quick again. The switch stays away: a return freezes too."""
         self.fabric.set_timers(FORWARD_DELAY_S_MIN)
 
     def restore(self) -> None:
         """Bring the lost switch back with full redundancy, but not as root: nothing freezes a second time."""
-        self.fabric.space.ip("agg1", [f"link set br0 type bridge priority {RETURN_PRIORITY}"])
+        self.fabric.space.ip(self.root, [f"link set br0 type bridge priority {RETURN_PRIORITY[self.root]}"])
         self.fabric.links(self._ends, up=True)
 
 

@@ -155,8 +155,12 @@ class Site:
         return view is not None and view.whole
 
     def service_on(self, name: str) -> bool:
-        """True if the service runs on this node by the agent's own log, and the node has power."""
-        return self.nodes[name].powered and self.replication.service_runs(self.nodes[name])
+        """True if the service was started on this node since its last boot and not stopped, by the agent's own log."""
+        node, boots = self.nodes[name], self.record.of("power-on", name)
+        services = [e for e in self.replication.events(node) if e.kind == "service"]
+        if not node.powered or not boots or not services:
+            return False
+        return services[-1].detail == "start" and services[-1].at_s >= boots[-1].at_s
 
     def view(self, name: str) -> PairView | None:
         """What Pacemaker on this node says of its pair; None if it does not say."""

@@ -46,7 +46,6 @@ class Replication(Protocol):
 
     def install(self, node: Node) -> None: ...
     def events(self, node: Node) -> list[Event]: ...
-    def service_runs(self, node: Node) -> bool: ...
     def stall_s(self, nodes: tuple[Node, Node], window: Interval) -> float | None: ...
     def judge(self, nodes: tuple[Node, Node]) -> Judgement | None: ...
 
@@ -69,10 +68,6 @@ class Stateful:
         for log, kind in (("role", "role"), ("srv", "service")):
             result += [Event(at, kind, node.name, words) for at, words in node.log_times(f"/var/log/pglab/{log}.log")]
         return result
-
-    def service_runs(self, node: Node) -> bool:
-        services = [e for e in self.events(node) if e.kind == "service"]
-        return bool(services) and services[-1].detail == "start"
 
     def stall_s(self, nodes: tuple[Node, Node], window: Interval) -> float | None:
         del nodes, window
@@ -161,10 +156,6 @@ class Drbd:
                 result.append(Event(at_s, "role", node.name, state))
         return result
 
-    def service_runs(self, node: Node) -> bool:
-        services = [e for e in self.events(node) if e.kind == "service"]
-        return bool(services) and services[-1].detail == "start"
-
     def stall_s(self, nodes: tuple[Node, Node], window: Interval) -> float | None:
         """The longest time in the window in which nobody had a write acknowledged; the window's edges count as ends."""
         moments = [window.start_s, window.end_s]
@@ -177,10 +168,12 @@ class Drbd:
         return max(later - earlier for earlier, later in pairwise(moments))
 
     def judge(self, nodes: tuple[Node, Node]) -> Judgement | None:
-        """What `check_history.py` finds on the disks as they are (ask when nothing writes any more)."""
+        """What `check_history.py` finds on the disks, which are read after the logs: a writer may go on meanwhile."""
         words = [SYSTEM_PYTHON, str(STANDIN / "check_history.py")]
         for node in nodes:
-            words += ["--node", f"{node.name}:{node.root / DISK.lstrip('/')}:{node.root / WRITER_LOG.lstrip('/')}"]
+            log = self.layers / f"{node.name}.acknowledged"
+            log.write_text("".join(line for line in node.read(WRITER_LOG).splitlines(True) if line.endswith("\n")))
+            words += ["--node", f"{node.name}:{node.root / DISK.lstrip('/')}:{log}"]
         done = run(words, check=False)
         if done.returncode not in (0, 1):
             return None

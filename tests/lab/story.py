@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.lab import guarded
@@ -77,16 +78,30 @@ def run(plan: Plan, out: Path, *, during: Callable[[Site], None] | None = None, 
 
 
 def freeze_and_watch(site: Site, primaries: dict[str, str], during: Callable[[Site], None] | None) -> None:
-    """Begin, wait it out, end, watch. Marks `freeze` and `thaw`."""
-    plan, record = site.plan, site.record
-    freeze = make_freeze(site, primaries)
+    """The plan's own freeze: begin, wait it out, end, watch. Marks `freeze` and `thaw`."""
+    plan = site.plan
+    told = None if during is None else partial(during, site)
+    play(site, make_freeze(site, primaries), told, restore=plan.restore, settle_s=plan.settle_s, watch_s=plan.watch_s)
+
+
+def play(
+    site: Site,
+    freeze: Freeze,
+    during: Callable[[], None] | None,
+    *,
+    restore: bool,
+    settle_s: float,
+    watch_s: float,
+) -> None:
+    """Any freeze from `prepare` to `watch_s` after its thaw. Marks `freeze`, `thaw` and `watched`."""
+    record = site.record
     freeze.prepare()
-    time.sleep(max(plan.settle_s, SETTLE_S))
+    time.sleep(max(settle_s, SETTLE_S))
     record.mark("freeze")
     freeze.begin()
     began = boottime()
     if during is not None:
-        during(site)
+        during()
     time.sleep(max(0.0, began + freeze.seconds - 1.0 - boottime()))
     if freeze.kind in ("stp", "mlag"):
         site.fabric.wait_forwarding(20)  # the spanning tree decides
@@ -97,14 +112,14 @@ def freeze_and_watch(site: Site, primaries: dict[str, str], during: Callable[[Si
         site.fabric.wait_forwarding(90)
     record.mark("thaw")
     thawed = boottime()
-    if plan.restore and isinstance(freeze, StpFreeze):
+    if restore and isinstance(freeze, StpFreeze):
         time.sleep(RESTORE_AFTER_S)
         freeze.restore()
-        record.add("restored", "lab", "agg1")
+        record.add("restored", "lab", freeze.root)
     if isinstance(freeze, Late):
-        time.sleep(min(LATE_DRAIN_S, plan.watch_s))
+        time.sleep(min(LATE_DRAIN_S, watch_s))
         freeze.clear()
-    time.sleep(max(0.0, thawed + plan.watch_s - boottime()))
+    time.sleep(max(0.0, thawed + watch_s - boottime()))
     record.mark("watched")
 
 
@@ -150,10 +165,11 @@ def gather(site: Site, record: Record) -> None:
 
 
 def service_spans(record: Record, name: str, until_s: float) -> list[Interval]:
-    """When the service ran on a node: from its agent's `start` to `stop`, or to the node's power-off."""
+    """When the service ran on a node: from its agent's `start` to `stop`, or to the node's power-off or panic."""
     services = record.of("service", name)
     starts = [e.at_s for e in services if e.detail == "start"]
-    ends = [e.at_s for e in services if e.detail == "stop"] + [e.at_s for e in record.of("power-off", name)]
+    ends = [e.at_s for e in services if e.detail == "stop"]
+    ends += [e.at_s for kind in ("power-off", "panic") for e in record.of(kind, name)]
     return spans(starts, ends, until_s)
 
 
