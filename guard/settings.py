@@ -86,10 +86,10 @@ class Tls(Section):
 
 
 class Bus(Section):
-    """Where signed messages travel. `hub` is for a machine without Mosquitto, on loopback or a Unix socket."""
+    """Where signed messages travel. `hub` is the sandbox's, which serves it: for a machine without Mosquitto."""
 
     kind: Literal["mqtt", "hub"] = "mqtt"
-    host: str = "127.0.0.1"
+    host: Address = "127.0.0.1"
     port: Port = 1883
     socket: FilePath | None = None
     tls: Tls | None = None

@@ -427,7 +427,7 @@ def load_private(path: Path) -> Ed25519PrivateKey:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        raise SettingsError(f"cannot read the key {path}", str(error.strerror), "run: pairguard init") from error
+        raise SettingsError(f"cannot read the key {path}", str(error.strerror), "run: pairguard init --keys") from error
     with os.fdopen(handle, "rb") as stream:
         seen = os.fstat(stream.fileno())
         if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o177 or seen.st_uid not in (0, os.geteuid()):
@@ -440,9 +440,9 @@ def load_private(path: Path) -> Ed25519PrivateKey:
     try:
         key = serialization.load_pem_private_key(content, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"cannot read the key {path}", str(error), "make a new one: pairguard init") from error
+        raise SettingsError(f"cannot read the key {path}", str(error), "new one: pairguard init --keys") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"cannot use the key {path}", "it is no Ed25519 key", "make a new one: pairguard init")
+        raise SettingsError(f"cannot use the key {path}", "it is no Ed25519 key", "new one: pairguard init --keys")
     return key
 
 

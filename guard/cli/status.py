@@ -201,6 +201,14 @@ PAGES = {
     "its fence device read the peer off",
     "storm": "storm: many pairs are in trouble at once: the network failed, not the nodes; nothing is fenced",
     "person": "person: the evidence names no node; a person decides. Run: pairguard explain",
+    "winner-gone": "winner-gone: the peer won this era and is silent: the newest data are there, this node stays "
+    "barred. Bring the peer back, or decide as a person",
+    "arbiter-silent": "arbiter-silent: a request of the cluster waits for the arbiter: nobody is fenced, nobody runs "
+    "alone. On its machine: systemctl status pairguard-witness",
+    "journal-failed": "journal-failed: the journal cannot be written: this node claims and fires nothing. Run: df -h",
+    "no-register": "no-register: this pair has no register. Once, while it is whole: pairguard init",
+    "store-doubted": "store-doubted: the arbiter answers from another memory than this node knows; it is not "
+    "believed. While the pair is whole: pairguard init",
     "prefer-peer": "prefer-peer: the evidence prefers the peer; run there: pairguard verdict --target THIS-NODE",
 }
 
@@ -335,7 +343,7 @@ def _explained(data: Mapping[str, Any], *, evidence: bool) -> str:
 
     verdict, lines = data.get("verdict"), [f"{data.get('pair')}, as {data.get('node')} judged"]
     if verdict is None:
-        lines.append("no verdict was given since this guard started; for one now: pairguard verdict --target PEER")
+        lines.append("no verdict since this guard started; for one now: pairguard verdict")
     else:
         age = f", {span(verdict['age_s'])} ago" if verdict.get("age_s") is not None else ""
         lines.append(wrapped(f"{verdict.get('verdict')} ({verdict.get('row')}) for `{verdict.get('purpose')}`{age}"))

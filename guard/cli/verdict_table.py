@@ -6,6 +6,7 @@ For reviewers and for other implementations to compare with; the words are those
 from __future__ import annotations
 
 import csv
+import os
 import sys
 from typing import TextIO
 
@@ -22,7 +23,11 @@ def write_table(out: TextIO) -> None:
 
 
 def main() -> None:
-    write_table(sys.stdout)
+    try:
+        write_table(sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

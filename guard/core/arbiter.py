@@ -178,6 +178,9 @@ def hear(
             persons = new.kind in ("person", "change")
             if persons and (new.id, new.since_wall) in pair.kept.lifted:  # a late copy of what was released
                 return pair, ((sender, Refused(message.nonce, "lifted", "this very inhibit was released")),)
+            if new.since_wall == 0.0:  # a guard's core reads no wall clock: people get the arbiter's
+                standing = known is not None and not known.ended and known.since_wall > 0.0
+                new = replace(new, since_wall=known.since_wall if known is not None and standing else wall)
             if known is not None and known.ended and persons and known.since_wall == new.since_wall:
                 new = replace(new, ended=True)  # a person's end is never taken back
             inhibits = {**pair.kept.inhibits, new.id: new}

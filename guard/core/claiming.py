@@ -195,7 +195,8 @@ def consider(turn: Turn, *, ready: bool) -> None:
         return
     if register.winner is None:
         ruling = judging.rule(judging.bundle_of(offer, waited), attempt.purpose, guard.policy, cold=attempt.cold)
-        if turn.guard.last_verdict.get("nonce") != offer.nonce:
+        seen = turn.guard.last_dry if attempt.dry else turn.guard.last_verdict
+        if seen.get("nonce") != offer.nonce:
             _record(turn, attempt, offer, ruling)
         if attempt.dry:
             drop(turn, ruling.reason, ruling.verdict.text)
@@ -255,7 +256,11 @@ def _record(turn: Turn, attempt: Attempt, offer: Offer, ruling: judging.Ruling) 
         "era": offer.register.era,
         "version": offer.register.version,
     }
-    turn.put(last_verdict={**data, "at": turn.now, "next": ruling.next})
+    record: dict[str, object] = {**data, "at": turn.now, "next": ruling.next}
+    if attempt.dry:
+        turn.put(last_dry=record)
+        return
+    turn.put(last_verdict=record)
     turn.note("verdict", f"{ruling.verdict.result.value} ({ruling.verdict.row}): {ruling.verdict.text}", data=data)
 
 
@@ -354,7 +359,7 @@ def dry_runs(turn: Turn) -> None:
 
 def _answer_dry(turn: Turn, attempt: Attempt, reason: str, text: str) -> None:
     turn.put(dry=tuple(job for job in turn.guard.dry if job.id != attempt.job))
-    data = turn.guard.last_verdict if attempt.offer is not None else {}
+    data = turn.guard.last_dry if attempt.offer is not None else {}
     turn.do(AnswerPerson(attempt.job or "", reason, text, data))
 
 

@@ -154,10 +154,21 @@ def _tell(turn: Turn) -> None:
     theirs = {i.id: i for i in guard.ack.inhibits} if guard.ack is not None else {}
     # One that has ended and is not listed was lifted: said again it would only come back from the dead.
     own = guard.memory.inhibits.values()
-    missing = [i for i in own if theirs.get(i.id) != i and _protects(guard, i) and not (i.ended and i.id not in theirs)]
+    missing = [
+        i
+        for i in own
+        if not _same(theirs.get(i.id), i) and _protects(guard, i) and not (i.ended and i.id not in theirs)
+    ]
     if missing and turn.every("set-inhibit", 0.5):
         for view in missing:
             turn.tell_arbiter(SetInhibit(turn.nonce(), view))
+
+
+def _same(theirs: InhibitView | None, own: InhibitView) -> bool:
+    """The arbiter's list shows it as it is; where we have no moment the arbiter's wall clock stands."""
+    return theirs is not None and replace(theirs, since_wall=own.since_wall or theirs.since_wall) == (
+        own if own.since_wall else replace(own, since_wall=theirs.since_wall)
+    )
 
 
 def _protects(guard: Guard, view: InhibitView) -> bool:

@@ -165,6 +165,7 @@ class Guard:
     yielding: str | None = None  # nonce of the Ask whose yield waits for the suspension
     forecasts: Mapping[bool, tuple[Forecast, Instant]] = field(default_factory=dict)  # by without_hold
     last_verdict: Mapping[str, object] = field(default_factory=dict)
+    last_dry: Mapping[str, object] = field(default_factory=dict)  # of `pairguard verdict`: never shown as a decision
     due: Mapping[str, Instant] = field(default_factory=dict)  # when a repeated duty comes next
     paged: frozenset[str] = frozenset()
 

@@ -39,7 +39,7 @@ def shown(guard: Guard, site: str, pair: str, now: Instant, wall: float) -> dict
                 "pair": pair,
                 "hold": {
                     "state": hold.stage(guard, turn),
-                    "inhibits": [_inhibit(i, wall) for i in inhibits(guard)],
+                    "inhibits": [_inhibit(_dated(i, guard)) for i in inhibits(guard)],
                     "verified": _verified(guard, turn),
                     "release_refused": _refusal(turn) if guard.memory.holding or inhibits(guard) else None,
                 },
@@ -89,12 +89,23 @@ def _waiting(guard: Guard) -> list[dict[str, str]]:
     return [{"who": w, "target": t, "stage": s, "for": why} for w, t, s, why in (*agents, *handlers)]
 
 
-def _inhibit(view: InhibitView, wall: float) -> dict[str, Any]:
-    since = view.since_wall or wall
+def _dated(view: InhibitView, guard: Guard) -> InhibitView:
+    """With the arbiter's moment where this guard has none."""
+    listed = guard.ack.inhibits if guard.ack is not None else ()
+    return view if view.since_wall else next((i for i in listed if i.id == view.id), view)
+
+
+def _moment(wall: float) -> str | None:
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds") if wall else None
+
+
+def _inhibit(view: InhibitView) -> dict[str, Any]:
     return {
         "owner": view.owner,
         "reason": view.reason,
-        "since": datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds"),
+        "since": datetime.fromtimestamp(view.since_wall, UTC).isoformat(timespec="seconds")
+        if view.since_wall
+        else None,
         "id": view.id,
         "kind": view.kind,
         "ended": view.ended,

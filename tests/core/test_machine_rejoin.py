@@ -21,8 +21,7 @@ def rejoined(**changed):
     """A settled hold of the node that serves; its peer has booted and its replication was not started yet."""
     guard, now = settled()
     down = tuple(
-        replace(r, link=Link.CONNECTING, peer_disk=Disk.OUTDATED, disk=Disk.UP_TO_DATE)
-        for r in guard.volumes.replicas
+        replace(r, link=Link.CONNECTING, peer_disk=Disk.OUTDATED, disk=Disk.UP_TO_DATE) for r in guard.volumes.replicas
     )
     peer = replace(guard.ack.peer_hold, whole=False)
     guard = replace(
