@@ -76,6 +76,7 @@ from guard.core.step import (
 )
 from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected, peer_silent, whole
 from guard.core.writes import Ledger, fold
+from guard.core.writes import age as write_age
 
 LEASE_TICK_S = 10.0  # how often the durable rest of a lease is counted down
 
@@ -152,6 +153,8 @@ def _take(turn: Turn, event: Event) -> None:
             for sample in samples:
                 ledger = ledgers.get(sample.resource) or Ledger(sample.resource, guard.policy.sampling_s)
                 ledgers[sample.resource] = fold(ledger, sample)
+                if write_age(ledger, turn.now) is None and write_age(ledgers[sample.resource], turn.now) is not None:
+                    turn.soon("attest")  # a death right now would else find no age to compare
             turn.put(ledgers=ledgers)
         case SawMembers(members):
             turn.put(members=members)
@@ -356,6 +359,8 @@ def _releasing_claim(turn: Turn) -> None:
     guard = turn.guard
     if not guard.memory.holding or guard.attempt is not None or guard.right is not None:
         return
+    if guard.members is not None and guard.members.peer_member is True:
+        return  # it is there: only Pacemaker's join or the resync is missing, and that comes by itself
     why = hold.refusal(turn)
     if why is None or why[0] != "not-whole" or guard.network.quiet_for_s(turn.now) < guard.policy.settle_s:
         return
