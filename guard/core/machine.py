@@ -78,6 +78,7 @@ from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected
 from guard.core.writes import Ledger, fold
 from guard.core.writes import age as write_age
 
+LEDGER_S = 10.0  # how often the write ledger is made durable; its copy at the arbiter is newer (every attest)
 LEASE_TICK_S = 10.0  # how often the durable rest of a lease is counted down
 
 
@@ -111,6 +112,8 @@ def start(
         network=Network.at_start(now),
         halves=Halves(boot_id),
     )
+    if guard.memory.ledger_boot == boot_id:  # its instants are of this boot: what was seen before the restart counts
+        guard = replace(guard, ledgers=guard.memory.ledgers)
     turn = Turn(guard, now)
     if memory is None:
         shot.forgotten_shots(turn, horizon_s)
@@ -156,6 +159,8 @@ def _take(turn: Turn, event: Event) -> None:
                 if write_age(ledger, turn.now) is None and write_age(ledgers[sample.resource], turn.now) is not None:
                     turn.soon("attest")  # a death right now would else find no age to compare
             turn.put(ledgers=ledgers)
+            if turn.every("ledger", LEDGER_S):
+                turn.remember(ledgers=ledgers, ledger_boot=guard.boot_id)
         case SawMembers(members):
             turn.put(members=members)
             if guard.volumes is not None:

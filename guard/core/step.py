@@ -23,6 +23,7 @@ from guard.core.evidence import (
 from guard.core.instant import Instant
 from guard.core.messages import InhibitView, Message, Purpose
 from guard.core.policy import Policy
+from guard.core.writes import Ledger
 
 # ------------------------------------------------------------------ memory: what survives the guard
 
@@ -73,6 +74,8 @@ class Memory:
     session: SessionKept | None = None
     continuous: Mapping[str, bool] = field(default_factory=dict)
     generations: Mapping[str, int] = field(default_factory=dict)  # last seen of each good own disk, bit 0 masked
+    ledgers: Mapping[str, Ledger] = field(default_factory=dict)  # the write ledger, of boot `ledger_boot`
+    ledger_boot: str = ""
     suspended: bool = False  # our own suspend-io may be in force: resumed before it is forgotten
     since_era: int | None = None  # the first era of this memory: an older one's wins are not handed back
     intents: tuple[Intent, ...] = ()
