@@ -421,9 +421,9 @@ def inhibit_kinds(seen: dict[str, Any]) -> set[str]:
 
 OUT, IN = "out-of-band", "in-band"
 CASES = (
-    Case("stp", "spanning tree freezes all, unannounced", OUT, True, None, stp),
+    Case("stp", "spanning tree freezes all, unannounced", OUT, False, None, stp),
     Case("blackhole-oob", "a black hole; the arbiter is out-of-band", OUT, True, None, black_hole),
-    Case("hold", "announced by `pairguard hold`", OUT, True, None, held),
+    Case("hold", "announced by `pairguard hold`", OUT, False, None, held),
     Case("links-cut", "one node's links only", OUT, True, ("fs1",), links_cut),
     Case("hung", "a kernel hangs with its ports up", OUT, True, ("fs2",), hung),
     Case("boots", "the fenced node boots and cannot shoot back", OUT, True, ("fs2",), boots_again, as_left=True),

@@ -62,6 +62,7 @@ def kept(grounds: Grounds, name: str) -> None:
     assert not told.broken, table([told])
 
 
+@pytest.mark.lab_long
 def test_nobody_is_shot_in_an_unannounced_spanning_tree_freeze(grounds: Grounds) -> None:
     """STP freezes every pair for 12 s: nobody is shot, the services never stop, no write is lost, no split brain."""
     kept(grounds, "stp")
@@ -72,6 +73,7 @@ def test_nobody_is_shot_in_a_black_hole_that_the_arbiter_sees(grounds: Grounds) 
     kept(grounds, "blackhole-oob")
 
 
+@pytest.mark.lab_long
 def test_a_hold_protects_and_a_release_mid_freeze_is_refused(grounds: Grounds) -> None:
     """`hold` ends with 0, a release while frozen with 86, one after the thaw with 0; nobody is shot."""
     kept(grounds, "hold")
