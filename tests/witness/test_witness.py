@@ -137,6 +137,7 @@ async def test_an_offer_does_not_outlive_the_witness(site: Site) -> None:
             program.stop(signal.SIGKILL)
         async with site.witness():
             await b.acked()  # it is on the bus again
+            await a.acked()  # heard once: else its silence says nothing for 30 s
             order = Commit(offer.nonce, offer.register.version, "fence")
             refused = await b.answer(lambda: order, Refused, lambda m: m.nonce == offer.nonce)
             assert refused.reason == "stale-offer"
@@ -238,6 +239,7 @@ async def test_a_store_that_was_rolled_back_is_noticed(hub: Site) -> None:
             program.stop()
         shutil.copytree(hub.state, hub.folder / "old")
         async with hub.witness() as program:
+            await a.acked()  # heard once: else its silence says nothing for 30 s
             assert isinstance(await b.commit(await b.offer()), Won)
             late = await a.acked()
             program.stop()
