@@ -16,7 +16,7 @@ STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
-	@echo 'make test           setup, linters, types, import rules and all tests'
+	@echo 'make test           setup, linters, types, import rules and all tests but the long lab cases'
 	@echo 'make lint           the same without the tests'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'

@@ -407,16 +407,11 @@ def suspended(turn: Turn, event: Suspended) -> None:
     if guard.yielding != event.nonce:
         return
     turn.put(yielding=None)
-    done = event.done or _all_down(guard)  # what is down cannot write; it is suspended when it comes up
-    if done:
+    if event.done:
         promise = Promise(event.nonce, guard.memory.era, session(guard), primary(guard))
         turn.remember(promise=promise)
         turn.note("yielded", "this node yielded: it neither claims nor writes until the arbiter voids it")
-    _answer(turn, event.nonce, yielded=done)
-
-
-def _all_down(guard: Guard) -> bool:
-    return guard.volumes is not None and all(r.link is Link.DOWN for r in guard.volumes.replicas)
+    _answer(turn, event.nonce, yielded=event.done)
 
 
 def resumed(turn: Turn, done: bool) -> None:
