@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from guard.core import disturbance
@@ -117,7 +117,7 @@ class Closing:
     written: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: `Turn.put` copies it several times a step, and a plain dict copies fastest
 class Guard:
     """Everything one guard knows. Only `memory` survives it."""
 
@@ -170,6 +170,9 @@ class Guard:
     paged: frozenset[str] = frozenset()
 
 
+FIELDS = frozenset(field.name for field in fields(Guard))
+
+
 class Turn:
     """One step in the making."""
 
@@ -182,10 +185,14 @@ class Turn:
     # ---- state
 
     def put(self, **changed: Any) -> None:
-        self.guard = replace(self.guard, **changed)
+        if not changed.keys() <= FIELDS:
+            raise TypeError(f"a guard has no {sorted(changed.keys() - FIELDS)}")
+        guard = object.__new__(Guard)
+        vars(guard).update(vars(self.guard), **changed)
+        self.guard = guard
 
     def remember(self, **changed: Any) -> None:
-        self.guard = replace(self.guard, memory=replace(self.guard.memory, **changed))
+        self.put(memory=replace(self.guard.memory, **changed))
 
     def nonce(self) -> str:
         """The next of an unguessable series: the seed is 128 random bits of this guard's start."""
