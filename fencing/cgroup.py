@@ -90,7 +90,7 @@ def kill(group: Path) -> None:
         pass
     except OSError as error:
         raise Unavailable(f"cannot kill what is in {group}", error.strerror or str(error)) from error
-    for pid in members(group):
+    for pid in members(group) - {0}:  # 0: of another pid namespace, and kill(0) is our own process group
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

@@ -117,7 +117,7 @@ def _parsed(line: bytes) -> dict[str, object]:
         raise BrokenAnswerError("the guard's answer is cut off or too long")
     try:
         return _object(json.loads(line))
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError both are
+    except (ValueError, RecursionError) as error:  # JSONDecodeError and UnicodeDecodeError both are ValueErrors
         raise BrokenAnswerError(f"the guard's answer is not JSON: {error}") from error
 
 

@@ -46,7 +46,7 @@ CONNECTED = frozenset(
         "Established",
     ]
 )
-DEVICE = re.compile(r"^\s*(\d+): cs:(\S+)(?: ro:(\w+)/(\w+))?", re.MULTILINE)
+DEVICE = re.compile(r"^\s*([0-9]{1,7}): cs:(\S+)(?: ro:(\w+)/(\w+))?", re.MULTILINE)
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
@@ -76,7 +76,7 @@ def question(resource: str, env: Mapping[str, str]) -> dict[str, object]:
     peer = said.get("DRBD_PEER") or (said.get("DRBD_PEERS") or "").partition(" ")[0] or None
     return {
         "resource": resource,
-        "minors": sorted({int(word) for word in re.findall(r"\d+", numbers)}),
+        "minors": sorted({int(word) for word in re.findall(r"\b[0-9]{1,7}\b", numbers)}),
         "peer": peer,
         "env": dict(list(said.items())[:VALUES_MAX]),
     }

@@ -2,6 +2,7 @@
 
 1. One shot id, one run: a group that exists already is refused.
 2. The deadline counts on CLOCK_BOOTTIME from before the spawn. A result noticed at or after it is no result.
+   Nothing is started after `start_by`: the delegate's own process looks last, when it is about to become the agent.
 3. The end is proven by removing the group. A process that cannot be killed means `Unavailable`: the shot is not over.
 4. `clean` only if the agent ended by itself with no process and no socket left. Not knowing is not clean.
 5. The agent sees PATH and LANG and reads its options on stdin. It never sees ours.
@@ -80,10 +81,23 @@ class Supervisor:
         except (Unavailable, Unreadable) as error:
             return str(error)
 
-    async def fire(self, device: DeviceSettings, action: str, node: str, shot_id: str) -> ShotResult:
-        """Run the agent once. Raises `Unavailable` (nothing was started, or it cannot be ended) and `Refused`."""
-        ran = await self.run(device, action, node, f"shot-{shot_id}", device.timeout_s)
-        return ShotResult(ran.exit_code, ran.clean, ran.ended, ran.killed, ran.sockets_destroyed, ran.complained)
+    async def fire(
+        self, device: DeviceSettings, action: str, node: str, shot_id: str, start_by: Instant | None
+    ) -> ShotResult:
+        """Run the agent once. Raises `Unavailable` (nothing was started, or it cannot be ended) and `Refused`.
+
+        After `start_by` nothing is started any more.
+        """
+        ran = await self.run(device, action, node, f"shot-{shot_id}", device.timeout_s, start_by)
+        return ShotResult(
+            ran.exit_code,
+            ran.clean,
+            ran.ended,
+            ran.killed,
+            ran.sockets_destroyed,
+            ran.complained,
+            started=ran.exit_code != delegate.NOT_STARTED,
+        )
 
     async def clear(self) -> int:
         """End whatever an earlier guard of this node left. Raises `Unavailable` if something cannot be ended."""
@@ -97,7 +111,15 @@ class Supervisor:
         await self._empty(home, ending, kill=True)
         return ending.killed
 
-    async def run(self, device: DeviceSettings, action: str, node: str, run_id: str, timeout_s: float) -> Run:
+    async def run(
+        self,
+        device: DeviceSettings,
+        action: str,
+        node: str,
+        run_id: str,
+        timeout_s: float,
+        start_by: Instant | None = None,
+    ) -> Run:
         """One supervised run of the delegate with any action; `timeout_s` counts from before the spawn."""
         agent = shutil.which(device.agent, path=PATH)
         if agent is None:
@@ -109,7 +131,7 @@ class Supervisor:
         cgroup.make(group)
         finished = False
         try:
-            ran = await self._supervised(group, agent, order, device.options, timeout_s)
+            ran = await self._supervised(group, agent, order, device.options, timeout_s, start_by)
             finished = True
             return ran
         finally:
@@ -117,7 +139,13 @@ class Supervisor:
                 _end_at_once(group)
 
     async def _supervised(
-        self, group: Path, agent: str, order: bytes, options: Mapping[str, str], timeout_s: float
+        self,
+        group: Path,
+        agent: str,
+        order: bytes,
+        options: Mapping[str, str],
+        timeout_s: float,
+        start_by: Instant | None,
     ) -> Run:
         lifeline, ours = os.pipe()
         process: Process | None = None
@@ -125,7 +153,7 @@ class Supervisor:
         said, complained = bytearray(), bytearray()
         try:
             spawned = self._clock.now()
-            process = await _spawn(group, agent, lifeline, timeout_s + WATCH_GRACE_S)
+            process = await _spawn(group, agent, lifeline, timeout_s + WATCH_GRACE_S, start_by)
             pipes.add(asyncio.create_task(_feed(process, order), name="delegate-stdin"))
             pipes.add(asyncio.create_task(_keep_tail(process.stdout, said), name="delegate-stdout"))
             pipes.add(asyncio.create_task(_keep_tail(process.stderr, complained), name="delegate-stderr"))
@@ -212,8 +240,9 @@ class Supervisor:
         return cgroup.find_mount(self._mountinfo) / self._below
 
 
-async def _spawn(group: Path, agent: str, lifeline: int, seconds: float) -> Process:
-    words = [sys.executable, "-I", "-S", str(Path(delegate.__file__)), str(group), str(seconds), str(lifeline), agent]
+async def _spawn(group: Path, agent: str, lifeline: int, seconds: float, start_by: Instant | None) -> Process:
+    orders = [str(group), str(seconds), str(start_by or 0), str(lifeline), agent]
+    words = [sys.executable, "-I", "-S", str(Path(delegate.__file__)), *orders]
     try:
         return await asyncio.create_subprocess_exec(
             *words,

@@ -176,12 +176,18 @@ class ShotResult:
     killed: int  # processes that had to be killed
     sockets_destroyed: int
     output: str  # last 4 KiB of stderr, for people
+    started: bool = True  # False: the agent never ran, so nothing was sent to the device
 
 
 class Shooter(Protocol):
     """Runs a delegate agent once in a cgroup of its own (section 4, Shot, steps 5 and 6)."""
 
-    async def fire(self, device: DeviceSettings, action: str, node: str, shot_id: str) -> ShotResult: ...
+    async def fire(
+        self, device: DeviceSettings, action: str, node: str, shot_id: str, start_by: Instant | None
+    ) -> ShotResult:
+        """After `start_by` nothing is started any more; None: no limit."""
+        ...
+
     async def clear(self) -> int:
         """Kill and empty whatever an earlier guard left behind; number of processes killed."""
         ...

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ class BlockStat:
 def completed_writes(stat: str) -> int | None:
     """Completed writes out of a `/sys/block/*/stat` line; None if it is not one whole line of numbers."""
     words = stat.split()
-    if len(words) < 11 or not stat.endswith("\n") or not all(word.isdecimal() for word in words):
+    if len(words) < 11 or not stat.endswith("\n") or not all(re.fullmatch("[0-9]{1,20}", word) for word in words):
         return None
     return int(words[WRITES_COMPLETED])
 

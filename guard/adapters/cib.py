@@ -33,8 +33,11 @@ FALSE_WORDS = frozenset({"false", "off", "no", "n", "0"})
 PROMOTED = frozenset({"Promoted", "Master"})  # 2.1 and later, before
 ROLES = frozenset({"Unknown", "Stopped", "Started", "Unpromoted", "Slave"}) | PROMOTED
 SHOT_STATES = frozenset({"pending", "success", "failed"})
+ACTION_TAGS = frozenset({"node_action", "rsc_action"})  # crm_simulate-2.41.rng
+TRANSITION_TAGS = frozenset({"cluster_action", "fencing_action", "pseudo_action", "rsc_action"})
 HARMLESS_ACTIONS = frozenset({"start", "promote", "reload"})
 STOPPING_ACTIONS = frozenset({"stop", "demote", "move", "migrate", "recover", "restart", "re-promote"})
+_NUMBER = re.compile(r"[0-9]{1,20}")  # `str.isdecimal` also takes other scripts, and any length
 PROMOTED_SCHEMA = (3, 7)  # first pacemaker-X.Y schema that knows role="Promoted" (constraints-3.7.rng)
 
 
@@ -141,6 +144,7 @@ def shots(text: str) -> tuple[PendingShot, ...]:
     """Every fence operation in `stonith_admin --history '*' --verbose --output-as=xml` that is not over."""
     root = document(text, "stonith_admin --history")
     _succeeded(root, "stonith_admin --history")
+    _whole_lists(root, "fence_event")
     found = []
     for event in root.iter("fence_event"):
         state = _text(event, "status")
@@ -169,12 +173,14 @@ def forecast(text: str, *, known: Collection[str], lost: str | None, fence_devic
     seen = {node.get("name") for node in root.iterfind("cluster_status/nodes/node")}
     if not set(known) <= seen:
         return Forecast(error=f"the scheduler does not know {', '.join(sorted(set(known) - seen))}")
-    injected = [n.get("node") for n in root.iterfind("modifications/modify_node") if n.get("action") == "Failing"]
-    if injected != ([] if lost is None else [lost]):
+    injected = [(n.get("action"), n.get("node")) for n in root.iterfind("modifications/modify_node")]
+    if injected != ([] if lost is None else [("Failing", lost)]):
         return Forecast(error=f"the scheduler was told to lose {injected}, not {lost}")
     actions, transition = root.find("actions"), root.find("transition")
     if actions is None or transition is None:
         return Forecast(error="the scheduler gave no list of actions")
+    _only(actions, ACTION_TAGS)
+    _only(transition, TRANSITION_TAGS)
     fences = {_text(action, "target") for action in transition.iterfind("fencing_action")}
     for action in actions.iterfind("node_action"):
         task = _text(action, "task")
@@ -286,7 +292,7 @@ def take_bar(cib: ET.Element, node: str) -> Edit:
 
 def promoted_word(cib: ET.Element) -> str:
     """The role's name that the configuration's own schema accepts; without a schema the old one, which all accept."""
-    named = re.fullmatch(r"pacemaker-(\d+)\.(\d+)", cib.get("validate-with", ""))
+    named = re.fullmatch(r"pacemaker-([0-9]{1,4})\.([0-9]{1,4})", cib.get("validate-with", ""))
     if named is not None and (int(named[1]), int(named[2])) >= PROMOTED_SCHEMA:
         return "Promoted"
     return "Master"
@@ -302,7 +308,10 @@ def next_epoch(cib: ET.Element) -> None:
 
 
 def dump(root: ET.Element) -> str:
-    return ET.tostring(root, encoding="unicode")
+    try:
+        return ET.tostring(root, encoding="unicode")
+    except RecursionError as error:
+        raise Unreadable("cannot write the cluster's configuration", "it is nested too deeply") from error
 
 
 # ---------------------------------------------------------------- private
@@ -313,6 +322,21 @@ def _succeeded(root: ET.Element, what: str) -> None:
     if root.tag not in ("pacemaker-result", "crm_mon") or status is None or status.get("code") != "0":
         said = "no status" if status is None else status.get("message", status.get("code", "?"))
         raise Unreadable(f"cannot read {what}", said)
+
+
+def _only(parent: ET.Element, known: Collection[str]) -> None:
+    """Raises for a child of another kind: an action that we do not know is not no action."""
+    for child in parent:
+        if isinstance(child.tag, str) and child.tag not in known:
+            raise Unreadable(f"cannot read {parent.tag}", f"unknown element {child.tag}")
+
+
+def _whole_lists(root: ET.Element, tag: str) -> None:
+    """Raises for a list with other elements than `tag`, or with fewer than it says itself."""
+    for listed in root.iter("list"):
+        _only(listed, {tag})
+        if listed.get("count", str(len(listed.findall(tag)))) != str(len(listed.findall(tag))):
+            raise Unreadable("cannot read the fencing history", f"it says {listed.get('count')!r} events and has others")
 
 
 def _text(element: ET.Element, key: str) -> str:
@@ -343,9 +367,9 @@ def _word(pair: ET.Element) -> bool:
 def _online(node: ET.Element) -> Up:
     """UP: member and its controller has joined. A node whose join is pending is not up yet."""
     online, pending = _flag(node, "online"), _flag(node, "pending")
-    if online is None:
-        return Up.UNKNOWN
-    return Up.UP if online and pending is not True else Up.DOWN
+    if online is False or pending is True:
+        return Up.DOWN
+    return Up.UNKNOWN if None in (online, pending) else Up.UP
 
 
 def _crmd(state: ET.Element) -> Up:
@@ -354,7 +378,7 @@ def _crmd(state: ET.Element) -> Up:
         return Up.UNKNOWN
     if word in ("online", "offline"):
         return Up.UP if word == "online" else Up.DOWN
-    if not word.isdecimal():
+    if not _NUMBER.fullmatch(word):
         raise Unreadable("cannot read node_state", f"crmd is {word!r}")
     return Up.UP if int(word) > 0 else Up.DOWN
 
@@ -373,7 +397,10 @@ def _promoted(resources: ET.Element) -> dict[str, frozenset[str]]:
             if role not in ROLES:
                 raise Unreadable("cannot read crm_mon", f"unknown role {role!r}")
             if role in PROMOTED:
-                nodes |= {_text(node, "name") for node in resource.iterfind("node")}
+                here = {_text(node, "name") for node in resource.iterfind("node")}
+                if not here:
+                    raise Unreadable("cannot read crm_mon", "an instance is promoted, and it is not said where")
+                nodes |= here
         where[_text(clone, "id")] = frozenset(nodes)
     return where
 

@@ -177,7 +177,7 @@ def forecast(text: str) -> Forecast:
 def _answer(text: str, keys: frozenset[str]) -> Mapping[str, object]:
     try:
         answer = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable("cannot read the cluster command's answer", str(error)) from error
     return _object(answer, keys | {"schema"}, SCHEMA)
 

@@ -318,7 +318,7 @@ def _taken(line: bytes, on_progress: Callable[[str], None] | None) -> dict[str, 
     """The `done` object, or None after a progress line; raises what an error line says."""
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable("cannot read the daemon's answer", "it is no JSON") from error
     match value:
         case {"progress": str(text)}:

@@ -33,6 +33,7 @@ NOBODY = (  # the words of corosync's programs when no corosync runs (3.1.7)
 )
 LINKS_MAX = 8  # knet: at most 8 links between two nodes (corosync.conf.5)
 RESTART_S = 5.0  # pause before the tracker is started again after it ended
+_NUMBER = re.compile(r"[0-9]{1,10}")  # 32 bits; `str.isdecimal` also takes other scripts, and any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,13 @@ class Quorum:
     members: frozenset[int] | None
 
     def votes_three(self) -> bool:
-        """True if quorum means a majority: a qdevice has a vote, or at least three votes are expected."""
-        return "Qdevice" in (self.flags or ()) or (self.expected or 0) >= 3
+        """True if quorum means a majority: a qdevice has a vote, or at least three votes are expected.
+
+        True as well where that was not said: who does not know takes a lack of quorum for what it may be.
+        """
+        if self.flags is None or self.expected is None:
+            return True
+        return "Qdevice" in self.flags or self.expected >= 3
 
 
 class Corosync:
@@ -193,19 +199,24 @@ class Corosync:
 
 def quorum(text: str) -> Quorum:
     """Parse `corosync-quorumtool -s`."""
-    said = dict(re.findall(r"^([A-Z][A-Za-z ]+):[ \t]+(.*?)[ \t]*$", text, re.MULTILINE))
+    found = re.findall(r"^([A-Z][A-Za-z ]+):[ \t]+(.*?)[ \t]*$", text, re.MULTILINE)
+    said: dict[str, str] = {key: value for key, value in found if value}
+    if any(value and said[key] != value for key, value in found):
+        raise Unreadable("cannot read corosync-quorumtool", "it says two things of one")
     quorate = said.get("Quorate")
     if quorate not in (None, "Yes", "No"):
         raise Unreadable("cannot read corosync-quorumtool", f"quorate is {quorate!r}")
     members = None
     _, table, rows = text.partition("Membership information\n")
-    if table:
-        members = frozenset(int(row) for row in re.findall(r"^\s+(\d+)\s+\d+\s", rows, re.MULTILINE))
+    if table and "Nodes" in said:
+        members = frozenset(int(row) for row in re.findall(r"^\s+([0-9]{1,10})\s+[0-9]+\s", rows, re.MULTILINE))
+        if said["Nodes"] != str(len(members - {0})):  # 0 is the qdevice; a row that was lost must not read as a death
+            raise Unreadable("cannot read corosync-quorumtool", f"{said['Nodes']} nodes, and {len(members)} in its table")
     expected, flags = said.get("Expected votes"), said.get("Flags")
     return Quorum(
         quorate=None if quorate is None else quorate == "Yes",
         ring=said.get("Ring ID"),
-        expected=int(expected) if expected is not None and expected.isdecimal() else None,
+        expected=int(expected) if expected is not None and _NUMBER.fullmatch(expected) else None,
         flags=None if flags is None else frozenset(flags.split()),
         members=members,
     )
@@ -218,7 +229,7 @@ def nodes(text: str) -> tuple[Node, ...]:
         entries.setdefault(position, {})[key] = value.strip()
     found = []
     for entry in entries.values():
-        if entry.get("nodeid", "").isdecimal() and entry.get("name"):
+        if _NUMBER.fullmatch(entry.get("nodeid", "")) and entry.get("name"):
             rings = ((ring, entry.get(f"ring{ring}_addr")) for ring in range(LINKS_MAX))
             addresses = tuple((ring, address) for ring, address in rings if address)
             found.append(Node(int(entry["nodeid"]), entry["name"], addresses))
@@ -227,14 +238,20 @@ def nodes(text: str) -> tuple[Node, ...]:
 
 def links(text: str, nodeid: int) -> dict[int, Up]:
     """Parse `corosync-cmapctl -m stats stats.knet.nodeN.`: link number -> state. Empty without knet."""
-    pattern = rf"^stats\.knet\.node{nodeid}\.link(\d+)\.(enabled|connected) \(u8\) = (\d+)$"
+    pattern = rf"^stats\.knet\.node{nodeid}\.link([0-9]{{1,2}})\.(enabled|connected) \(u8\) = (.*)$"
     enabled: dict[int, bool] = {}
     connected: dict[int, bool] = {}
     for link, key, value in re.findall(pattern, text, re.MULTILINE):
         if value not in ("0", "1"):
             raise Unreadable("cannot read corosync's link statistics", f"{key} is {value}")
         (enabled if key == "enabled" else connected)[int(link)] = value == "1"
-    return {link: Up.UP if up and enabled.get(link, True) else Up.DOWN for link, up in connected.items()}
+    return {link: _link(up, enabled.get(link)) for link, up in connected.items()}
+
+
+def _link(connected: bool, enabled: bool | None) -> Up:
+    if not connected or enabled is False:
+        return Up.DOWN
+    return Up.UNKNOWN if enabled is None else Up.UP
 
 
 class _NobodyThere(PairguardError):

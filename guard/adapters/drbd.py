@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -168,11 +169,15 @@ class Drbd:
         return await self._none_suspended(Suspended.USER)
 
     async def outdate(self) -> bool:
-        """`drbdadm outdate`. True only if every disk then reads Outdated or worse, in the kernel or its metadata."""
+        """`drbdadm outdate`. True if then every disk reads Outdated or worse, or its resource is connected or down.
+
+        DRBD refuses while connected: the peer's data decide then. One that is down stays as it is until it is up.
+        """
         for name in self._names:
             await self._text("drbdadm", "outdate", name, deadline_s=HAND_S_MAX)
         replicas = (await self.read()).replicas
-        return bool(replicas) and all(one.disk in {Disk.OUTDATED, Disk.INCONSISTENT, Disk.DISKLESS} for one in replicas)
+        worse, not_now = {Disk.OUTDATED, Disk.INCONSISTENT, Disk.DISKLESS}, {Link.CONNECTED, Link.RESYNC, Link.DOWN}
+        return bool(replicas) and all(one.disk in worse or one.link in not_now for one in replicas)
 
     async def _each_minor(self, command: str) -> None:
         for one in (await self.kernel()).resources.values():
@@ -347,7 +352,7 @@ def _places(plan: str) -> list[tuple[str, str, str, str]]:
     found = []
     for line in plan.splitlines():
         words = line.split()
-        if len(words) >= 6 and PurePosixPath(words[0]).name == "drbdmeta" and words[1].isdecimal():
+        if len(words) >= 6 and PurePosixPath(words[0]).name == "drbdmeta" and re.fullmatch("[0-9]{1,7}", words[1]):
             found.append((words[1], words[2], words[3], words[4]))
     return found
 

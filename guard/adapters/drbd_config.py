@@ -16,6 +16,7 @@ from guard.core.evidence import GateFacts
 from guard.errors import Unreadable
 
 HANDLER = "pairguard-fence-peer"
+DEPTH_MAX = 32  # real ones have 4
 PROTOCOL, FENCING, CONGESTION = "C", "resource-and-stonith", "block"  # what a closed gate needs
 
 
@@ -71,6 +72,8 @@ def parse_config(text: str) -> Section:
         elif found[2] is not None:
             words.append(found[2])
         elif found[3] == "{":
+            if len(stack) > DEPTH_MAX:
+                raise Unreadable("cannot read DRBD's configuration", f"nested over {DEPTH_MAX} deep")
             stack.append((tuple(words), []))
             words = []
         elif found[3] == ";":

@@ -39,6 +39,7 @@ _RESYNC = frozenset(  # everything above L_ESTABLISHED, drbd_strings.c
     {"StartingSyncS", "StartingSyncT", "WFBitMapS", "WFBitMapT", "WFSyncUUID", "SyncSource", "SyncTarget"}
     | {"PausedSyncS", "PausedSyncT", "VerifyS", "VerifyT", "Ahead", "Behind"}
 )
+_NUMBER = re.compile(r"[0-9]{1,20}")  # 64 bits; `str.isdecimal` also takes other scripts, and any length
 _LINK_ORDER = (Link.CONNECTED, Link.RESYNC, Link.CONNECTING, Link.STANDALONE, Link.DOWN, Link.UNKNOWN)
 _DISK_ORDER = (Disk.UP_TO_DATE, Disk.CONSISTENT, Disk.OUTDATED, Disk.INCONSISTENT, Disk.DISKLESS, Disk.UNKNOWN)
 
@@ -198,6 +199,9 @@ def _assembled(heads: list[tuple[str, str, dict[str, str]]]) -> Resource:
                 _count(got, "out-of-sync"),
             )
             connections[-1] = Connection(last.name, last.link, last.peer_role, (*last.volumes, peer))
+    ours = sorted(volume.number for volume in volumes)
+    if any(sorted(volume.number for volume in connection.volumes) != ours for connection in connections):
+        raise Unreadable("cannot read drbdsetup status", "a volume is told of on one side only")
     _, name, got = heads[0]
     return Resource(
         name, role_of(got.get("role")), suspended_of(got.get("suspended")), tuple(volumes), tuple(connections)
@@ -208,7 +212,7 @@ def parse_status_json(text: str) -> tuple[Resource, ...]:
     """`drbdsetup status [RES] --json --statistics` of DRBD 9, from its documentation; never tried on a real module."""
     try:
         whole = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable("cannot read drbdsetup status --json", str(error)) from error
     try:
         return tuple(_json_resource(one) for one in whole)
@@ -219,7 +223,7 @@ def parse_status_json(text: str) -> tuple[Resource, ...]:
 def _json_resource(one: Mapping[str, Any]) -> Resource:
     volumes = tuple(
         Volume(
-            int(device["volume"]),
+            _json_number(device, "volume"),
             _json_int(device, "minor"),
             disk_of(device.get("disk-state")),
             int(device["open"]) if isinstance(device.get("open"), bool | int) else None,
@@ -233,7 +237,7 @@ def _json_resource(one: Mapping[str, Any]) -> Resource:
             role_of(each.get("peer-role")),
             tuple(
                 PeerVolume(
-                    int(peer["volume"]),
+                    _json_number(peer, "volume"),
                     replication_link(peer.get("replication-state")),
                     disk_of(peer.get("peer-disk-state")),
                     _json_int(peer, "received"),
@@ -258,6 +262,13 @@ def _json_list(one: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def _json_int(one: Mapping[str, Any], key: str) -> int | None:
     value = one.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _json_number(one: Mapping[str, Any], key: str) -> int:
+    found = _json_int(one, key)
+    if found is None:
+        raise ValueError(f"{key} is {one.get(key)!r}")
+    return found
 
 
 def _json_suspended(one: Mapping[str, Any]) -> frozenset[Suspended] | None:
@@ -344,9 +355,9 @@ class ProcDevice:
     out_of_sync_kib: int
 
 
-_PROC_VERSION = re.compile(r"version: (\d+)\.(\d+)\.\S+ \(api:")
-_PROC_HEAD = re.compile(r" *(\d+): cs:(\w+) ro:(\w+)/(\w+) ds:(\w+)/(\w+) ([ABC ]) ([rs])[-adpu]{5}")
-_PROC_COUNT = re.compile(r"\b(ns|nr|oos):(\d+)(?=\s)")
+_PROC_VERSION = re.compile(r"version: ([0-9]{1,4})\.([0-9]{1,4})\.\S+ \(api:")
+_PROC_HEAD = re.compile(r" *([0-9]{1,7}): cs:(\w+) ro:(\w+)/(\w+) ds:(\w+)/(\w+) ([ABC ]) ([rs])[-adpu]{5}")
+_PROC_COUNT = re.compile(r"\b(ns|nr|oos):([0-9]{1,20})(?=\s)")
 
 
 def parse_proc_version(text: str) -> tuple[int, int]:
@@ -359,7 +370,7 @@ def parse_proc_version(text: str) -> tuple[int, int]:
 
 def parse_tool_version(text: str) -> tuple[int, int] | None:
     """`drbdadm --version`: the kernel module's version as the tools see it; None: they see no module."""
-    found = re.search(r"^DRBD_KERNEL_VERSION=(?:(\d+)\.(\d+)\.\S+|0)$", text, re.MULTILINE)
+    found = re.search(r"^DRBD_KERNEL_VERSION=(?:([0-9]{1,4})\.([0-9]{1,4})\.\S+|0)$", text, re.MULTILINE)
     if found is None:
         raise Unreadable("cannot read drbdadm --version", "no DRBD_KERNEL_VERSION")
     return (int(found[1]), int(found[2])) if found[1] else None
@@ -433,7 +444,7 @@ def _count(fields: Mapping[str, str], key: str) -> int | None:
     value = fields.get(key)
     if value is None:
         return None
-    if not value.isdecimal():
+    if not _NUMBER.fullmatch(value):
         raise Unreadable("cannot read DRBD's answer", f"{key}:{value} is no number")
     return int(value)
 

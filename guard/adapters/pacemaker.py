@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element
 
 from guard.adapters import cib
 from guard.adapters.process import Ran, Runner
-from guard.core.evidence import SHOTS_UNREAD, ClusterView, Forecast, PendingShot, Up
+from guard.core.evidence import SHOTS_UNREAD, ClusterView, Forecast, PendingShot, Up, unseen_cluster
 from guard.core.instant import Instant, after
 from guard.errors import PairguardError, Unavailable
 from guard.ports import Clock
@@ -72,15 +72,15 @@ class Pacemaker:
         troubles = [answer for answer in (mon, config, history) if isinstance(answer, PairguardError)]
         self.trouble = str(troubles[0]) if troubles else None
         if isinstance(mon, PairguardError) or isinstance(config, PairguardError):
-            return self._blind(at)
+            return unseen_cluster(at)
         if CRM_EX_DISCONNECT in (mon.code, config.code):
             self.trouble = "Pacemaker does not answer on this node"
-            return self._blind(at, Up.DOWN)
+            return unseen_cluster(at, Up.DOWN)
         try:
             return self._seen(at, mon, config, history)
         except PairguardError as error:
             self.trouble = str(error)
-            return self._blind(at)
+            return unseen_cluster(at)
 
     async def pending(self) -> Sequence[PendingShot]:
         """Shots that the fencer holds, delayed or running. Raises `Unavailable` or `Unreadable`: then nobody knows."""
@@ -235,20 +235,6 @@ class Pacemaker:
             unclean=monitor.unclean,
             pending=pending,
             active_here=_active(known, self._node),
-        )
-
-    def _blind(self, at: Instant, controller: Up = Up.UNKNOWN) -> ClusterView:
-        """Nothing could be read; `persons_maintenance` True because what is not known is not ours to touch."""
-        return ClusterView(
-            at=at,
-            controller=controller,
-            peer_controller=Up.UNKNOWN,
-            maintenance=None,
-            ours=None,
-            persons_maintenance=True,
-            managed=None,
-            failed_stop=False,
-            pending=(SHOTS_UNREAD,),
         )
 
     async def _pending(self, until: Instant) -> tuple[PendingShot, ...]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 from guard.core.evidence import Disk, Generations, Role
 from guard.core.messages import Evidence, ReplicaStatement, SessionHalf
 from guard.core.writes import Relation, relation
 
 
+@lru_cache(maxsize=256)  # asked for at every beat, and changes only with a connection
 def session_id(node: str, half: str, peer: str, peer_half: str) -> str:
     """The name that both ends compute for the same connection."""
     ends = sorted(((node, half), (peer, peer_half)))

@@ -231,8 +231,8 @@ class Turn:
             self.put(paged=self.guard.paged - {event})
 
     def step(self) -> Step:
-        changed = self.guard.memory if self.guard.memory != self._memory_before else None
-        return Step(changed, tuple(self._effects))
+        memory, before = self.guard.memory, self._memory_before
+        return Step(memory if memory is not before and memory != before else None, tuple(self._effects))
 
     # ---- time
 

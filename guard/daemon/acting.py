@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from guard.core.evidence import Forecast, Power
+from guard.core.evidence import Forecast, PendingShot, Power
 from guard.core.instant import Instant
 from guard.core.step import (
     AnswerAgent,
@@ -49,6 +49,7 @@ OUTBOX_MAX = 512
 CLEAR_AGAIN_S = 1.0  # how often a shot that cannot be ended is tried again
 SENDERS = 4
 POWER_S_MAX = 10.0  # a fresh device session that takes longer than this says nothing
+ON_GRACE_S = 12.0  # besides the device's own timeout, for switching on: the supervisor ends what hangs within 10 s
 
 
 class PowerSwitch(Protocol):
@@ -87,6 +88,18 @@ class World:
     reader: PowerReader
     power: PowerSwitch
     devices: Mapping[str, DeviceSettings]
+
+
+async def switched_on(world: World, target: str) -> str | None:
+    """Switch `target` on by its fence device. None: done; else why not, after `timeout` + 12 s at the latest."""
+    device = world.devices[target]
+    try:
+        async with asyncio.timeout(device.timeout_s + ON_GRACE_S):
+            return None if await world.power.on(device, target) else "the fence device did not say so"
+    except TimeoutError:
+        return f"the fence device was not done in {device.timeout_s + ON_GRACE_S:g} s"
+    except PairguardError as error:
+        return str(error)
 
 
 class Acting:
@@ -146,7 +159,7 @@ class Acting:
             case AskForecast(lost, without_hold):
                 self._start(f"forecast:{without_hold}", self._forecast(lost, without_hold))
             case PurgeShot(shot):
-                self._start(f"purge:{shot.target}", self._hand(f"purge {shot.target}", lambda: cluster.purge(shot)))
+                self._start(f"purge:{shot.target}", self._purge(shot))
             case Bar(node, on):
                 self._start(f"bar:{node}", self._hand(f"bar {node} {on}", lambda: cluster.bar(node, on=on)))
             case Unblock():
@@ -192,13 +205,16 @@ class Acting:
             self._put(ShotEnded(intent, None, clean=True))
             return
         try:
-            result = await self._world.shooter.fire(device, action, target, intent)
+            result = await self._world.shooter.fire(device, action, target, intent, start_by)
         except PairguardError as error:
             # Nothing was started, or it cannot be ended: its drain begins only once nothing of it is left.
             self._emit("hand-failed", f"the shot at {target}: {error}", {"hand": "fire"}, page=True)
             await self._cleared()
             self._put(ShotEnded(intent, None, clean=False))
             return
+        if not result.started:
+            text = f"nothing was sent to the fence device of {target}: {result.output.strip() or 'it did not start'}"
+            self._emit("shot-abandoned", text, {})
         self._put(ShotEnded(intent, result.exit_code, result.clean))
 
     async def _cleared(self) -> None:
@@ -218,9 +234,10 @@ class Acting:
         self._put(Resumed(done))
 
     async def _power_on(self, target: str) -> None:
-        device = self._world.devices[target]
-        if not await self._world.power.on(device, target):
-            self._emit("hand-failed", f"could not switch {target} on again", {"hand": "power-on"})
+        """The `on` of a reboot, once and best effort: the agent was answered before, and nothing waits for it."""
+        why = await switched_on(self._world, target)
+        if why is not None:
+            self._emit("hand-failed", f"could not switch {target} on again: {why}", {"hand": "power-on"})
 
     async def _suspend(self, nonce: str) -> None:
         try:
@@ -244,6 +261,19 @@ class Acting:
             self._emit("hand-failed", f"maintenance-mode {on}: {error}", {"hand": "hold"})
             done = False
         self._put(HoldWritten(on, done))
+
+    async def _purge(self, shot: PendingShot) -> None:
+        try:
+            done = await self._world.cluster.purge(shot)
+        except PairguardError as error:
+            self._emit("hand-failed", f"purge of the shot at {shot.target}: {error}", {"hand": "purge"})
+            return
+        if not done:
+            text = (
+                f"the shot at {shot.target} stays with the cluster's fencer: its agent runs already, or the cluster "
+                "did not take the edit. Our own agent (fence_pairguard) fires nothing while the pair is held"
+            )
+            self._emit("shot-stays", text, {"target": shot.target})
 
     async def _forecast(self, lost: str | None, without_hold: bool) -> None:
         try:

@@ -20,7 +20,7 @@ from guard.core.step import (
     OpenHold,
 )
 from guard.core.turn import Guard, whole
-from guard.daemon.acting import POWER_S_MAX, Waiting, World
+from guard.daemon.acting import POWER_S_MAX, Waiting, World, switched_on
 from guard.daemon.showing import explained, plain_map, shown
 from guard.errors import Refused, Unavailable
 from guard.ports import Clock
@@ -130,7 +130,7 @@ class Asking:
         if device is None:
             raise Refused(f"cannot reach {name!r}", "no fence device is configured for it", "see [fence.NODE]")
         if action == "on":
-            return {"ok": await self._world.power.on(device, name)}
+            return {"ok": await switched_on(self._world, name) is None}
         power = await self._world.reader.status(device, name, POWER_S_MAX)
         return {"ok": power is not Power.UNKNOWN} if action == "monitor" else {"power": power.value}
 

@@ -39,7 +39,7 @@ def shown(guard: Guard, site: str, pair: str, now: Instant, wall: float) -> dict
                 "pair": pair,
                 "hold": {
                     "state": hold.stage(guard, turn),
-                    "inhibits": [_inhibit(_dated(i, guard)) for i in inhibits(guard)],
+                    "inhibits": [_inhibit(_dated(i, guard), hold.lease_left(guard, i, now)) for i in inhibits(guard)],
                     "verified": _verified(guard, turn),
                     "release_refused": _refusal(turn) if guard.memory.holding or inhibits(guard) else None,
                 },
@@ -99,7 +99,7 @@ def _moment(wall: float) -> str | None:
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds") if wall else None
 
 
-def _inhibit(view: InhibitView) -> dict[str, Any]:
+def _inhibit(view: InhibitView, lease_s: float | None) -> dict[str, Any]:
     return {
         "owner": view.owner,
         "reason": view.reason,
@@ -109,7 +109,7 @@ def _inhibit(view: InhibitView) -> dict[str, Any]:
         "id": view.id,
         "kind": view.kind,
         "ended": view.ended,
-        "lease_s": view.lease_s,
+        "lease_s": _tenths(lease_s),
     }
 
 

@@ -33,6 +33,7 @@ from guard.adapters.systemd import SystemdNotifier
 from guard.core import machine
 from guard.core.disturbance import OwnedPort, Owner
 from guard.core.disturbance import Policy as Sight
+from guard.core.instant import after
 from guard.core.step import Leaving, Retuned
 from guard.core.turn import Guard
 from guard.daemon.acting import Acting, Waiting, World
@@ -86,7 +87,8 @@ class PowerSwitch:
 
     async def on(self, device: DeviceSettings, node: str) -> bool:
         try:
-            ran = await self.supervisor.run(device, "on", node, f"on-{self.clock.nonce()}", device.timeout_s)
+            start_by = after(self.clock.now(), device.timeout_s)
+            ran = await self.supervisor.run(device, "on", node, f"on-{self.clock.nonce()}", device.timeout_s, start_by)
         except PairguardError:
             return False
         return ran.exit_code == 0

@@ -605,6 +605,17 @@ async def test_outdate_is_read_back(tmp_path: Path) -> None:
     assert await adapter.outdate()
 
 
+@pytest.mark.asyncio
+async def test_what_cannot_be_outdated_now_is_no_failure(tmp_path: Path) -> None:
+    """Connected, DRBD refuses and the peer's data decide; what cannot be read is never taken for done."""
+    node = CaptureNode.of("02-a-healthy-A-primary.nodeB")
+    adapter = drbd(node, tmp_path)
+    assert (await adapter.read()).replicas[0].disk is Disk.UP_TO_DATE
+    assert await adapter.outdate()
+    node.put(STATUS, "no status at all")
+    assert not await adapter.outdate()
+
+
 # ---------------------------------------------------------------- DRBD 9
 
 NINE = json.dumps(

@@ -110,11 +110,11 @@ async def test_off_is_read_back(bmc: Bmc, supervisor: Supervisor) -> None:
     """on, off and their read-back by fresh sessions, with the stock agent as our child; a good shot is clean."""
     clock = BootClock()
     readback = Readback(supervisor, clock)
-    on = await supervisor.fire(bmc.device(), "on", "fs1b", "s1")
+    on = await supervisor.fire(bmc.device(), "on", "fs1b", "s1", None)
     assert on.exit_code == 0, on.output
     until(bmc.node_runs, "the node runs")
     assert await readback.status(bmc.device(), "fs1b", 30.0) == Power.ON
-    off = await supervisor.fire(bmc.device(), "off", "fs1b", "s2")
+    off = await supervisor.fire(bmc.device(), "off", "fs1b", "s2", None)
     assert (off.exit_code, off.clean, off.killed) == (0, True, 0), off.output
     assert await readback.status(bmc.device(), "fs1b", 30.0) == Power.OFF
     until(lambda: not bmc.node_runs(), "the node is dead")
@@ -156,7 +156,7 @@ def test_meaning(code: int | None, said: str, power: Power) -> None:
 async def test_broken_agent_is_not_off(supervisor: Supervisor, delegate: Writer) -> None:
     """A Python that cannot find its script exits with 2, just as an agent whose node is off."""
     device = delegate("exec python3 /nowhere/at/all")
-    assert (await supervisor.fire(device, "status", "fs1b", "s1")).exit_code == 2
+    assert (await supervisor.fire(device, "status", "fs1b", "s1", None)).exit_code == 2
     assert await Readback(supervisor, BootClock()).status(device, "fs1b", 30.0) == Power.UNKNOWN
     missing = DeviceSettings("fence_of_nowhere", {}, None)
     assert await Readback(supervisor, BootClock()).status(missing, "fs1b", 30.0) == Power.UNKNOWN

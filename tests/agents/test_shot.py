@@ -78,7 +78,7 @@ def pids_of(device: DeviceSettings, count: int) -> list[int]:
 async def test_good_run_is_clean(supervisor: Supervisor, delegate: Writer, tmp_path: Path, parent: str) -> None:
     """An agent that ends by itself gives its code, is clean, read our words last, and leaves no group."""
     device = delegate(f"cat > {tmp_path}/stdin; exit 7", options={"ip": "192.0.2.1", "action": "banana"})
-    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    result = await supervisor.fire(device, "off", "fs1b", "s1", None)
     assert (result.exit_code, result.clean, result.killed, result.sockets_destroyed) == (7, True, 0, 0)
     lines = (tmp_path / "stdin").read_text().splitlines()
     assert sorted(lines) == ["action=off", "ip=192.0.2.1", "nodename=fs1b", "port=fs1b"]
@@ -113,7 +113,7 @@ def test_child_sees_nothing_of_ours(delegate: Writer, tmp_path: Path, parent: st
 async def test_hanging_agent_is_ended_with_its_tree(supervisor: Supervisor, delegate: Writer) -> None:
     """At the deadline the whole tree dies: children, own sessions, orphans, deaf to SIGTERM."""
     device = delegate(TREE, timeout_s=2.0, interpreter="/usr/bin/python3 -I")
-    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    result = await supervisor.fire(device, "off", "fs1b", "s1", None)
     assert (result.exit_code, result.clean) == (None, False)
     pids = pids_of(device, 4)
     assert result.killed >= 4
@@ -124,7 +124,7 @@ async def test_hanging_agent_is_ended_with_its_tree(supervisor: Supervisor, dele
 async def test_child_left_behind_is_not_clean(supervisor: Supervisor, delegate: Writer) -> None:
     """An agent that exits 0 but leaves a child has its code, but is not clean, and the child is dead."""
     device = delegate('setsid sleep 600 >/dev/null 2>&1 & echo $! > "$0.pids"; exit 0')
-    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    result = await supervisor.fire(device, "off", "fs1b", "s1", None)
     assert (result.exit_code, result.clean, result.killed) == (0, False, 1)
     assert not alive(int(trace(device, ".pids") or 0))
 
@@ -171,7 +171,7 @@ async def test_dead_agent_sends_nothing_more(supervisor: Supervisor, delegate: W
     more = "" if end == "exits by itself" else "time.sleep(600)"
     device = delegate(STUCK_SENDER + more, timeout_s=2.0, interpreter="/usr/bin/python3 -I")
     peer = FrozenPeer(device)
-    firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1"))
+    firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1", None))
     sent = await asyncio.to_thread(peer.accept)
     result = await firing
     arrived = peer.arrived()
@@ -237,7 +237,7 @@ def test_shot_ends_in_time_though_the_guard_hangs(parent: str, delegate: Writer)
 
 @pytest.mark.asyncio
 async def test_next_guard_clears_what_is_left(parent: str, delegate: Writer) -> None:
-    """Guard and watch both killed: `clear` of the next guard ends the tree and removes the group; then all is new."""
+    """Guard and watch both killed: the agent dies with them, and `clear` of the next guard ends its children."""
     device = delegate(TREE, interpreter="/usr/bin/python3 -I")
     with start_guard(parent, device, 60) as guard:
         pids = pids_of(device, 4)
@@ -245,15 +245,16 @@ async def test_next_guard_clears_what_is_left(parent: str, delegate: Writer) -> 
         guard.send_signal(signal.SIGSTOP)
         os.kill(watch, signal.SIGKILL)
         guard.kill()
-    assert all(alive(pid) for pid in pids), "the delegate outlived both, which is the case to mend"
+    until(lambda: sum(alive(pid) for pid in pids) == 3, "the agent is dead, its children outlived it: the case to mend")
+    pids = [pid for pid in pids if alive(pid)]
     supervisor = Supervisor(BootClock(), node="here", parent=parent)
     stranger = Supervisor(BootClock(), node="elsewhere", parent=parent)
     assert await stranger.clear() == 0
     assert all(alive(pid) for pid in pids)
-    assert await supervisor.clear() >= 4
+    assert await supervisor.clear() >= 3
     assert not any(alive(pid) for pid in pids)
     assert await supervisor.clear() == 0
-    again = await supervisor.fire(delegate("exit 0"), "off", "there", "one")
+    again = await supervisor.fire(delegate("exit 0"), "off", "there", "one", None)
     assert (again.exit_code, again.clean) == (0, True)
 
 
@@ -261,7 +262,7 @@ async def test_next_guard_clears_what_is_left(parent: str, delegate: Writer) -> 
 async def test_cancelled_shot_is_ended(supervisor: Supervisor, delegate: Writer) -> None:
     """A cancelled task leaves no delegate running."""
     device = delegate(TREE, interpreter="/usr/bin/python3 -I")
-    firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1"))
+    firing = asyncio.create_task(supervisor.fire(device, "off", "fs1b", "s1", None))
     pids = await asyncio.to_thread(pids_of, device, 4)
     firing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -274,7 +275,7 @@ async def test_one_shot_id_fires_once(supervisor: Supervisor, delegate: Writer) 
     """While a shot runs, the same id cannot run again."""
     device = delegate('echo x >> "$0.pids"; sleep 1')
     results = await asyncio.gather(
-        *(supervisor.fire(device, "off", "fs1b", "same") for _ in range(3)), return_exceptions=True
+        *(supervisor.fire(device, "off", "fs1b", "same", None) for _ in range(3)), return_exceptions=True
     )
     assert sum(isinstance(result, Unavailable) for result in results) == 2
     assert trace(device, ".pids") == "x\n"
@@ -315,7 +316,7 @@ async def test_no_cgroup_no_fence(tmp_path: Path, delegate: Writer) -> None:
     device = delegate('touch "$0.ran"')
     assert "no writable cgroup v2" in str(supervisor.usable())
     with pytest.raises(Unavailable):
-        await supervisor.fire(device, "off", "fs1b", "s1")
+        await supervisor.fire(device, "off", "fs1b", "s1", None)
     assert trace(device, ".ran") is None
 
 
@@ -330,7 +331,7 @@ def test_no_group_no_agent(delegate: Writer, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     script = str(ROOT / "fencing" / "delegate.py")
     ran = subprocess.run(
-        [sys.executable, "-I", "-S", script, str(tmp_path / "gone"), "30", str(reading), device.agent],
+        [sys.executable, "-I", "-S", script, str(tmp_path / "gone"), "30", "0", str(reading), device.agent],
         pass_fds=(reading,),
         capture_output=True,
         check=False,
@@ -347,7 +348,7 @@ async def test_no_smuggled_options(supervisor: Supervisor, delegate: Writer) -> 
     """A line break in an option would be another option; it is refused, and nothing runs."""
     device = delegate('touch "$0.ran"', options={"ip": "192.0.2.1\naction=on"})
     with pytest.raises(Refused):
-        await supervisor.fire(device, "off", "fs1b", "s1")
+        await supervisor.fire(device, "off", "fs1b", "s1", None)
     assert trace(device, ".ran") is None
 
 
@@ -357,7 +358,7 @@ async def test_output_is_short_and_hides_secrets(supervisor: Supervisor, delegat
     device = delegate(
         "yes noise | head -c 300000 >&2; echo using s3cret now >&2; exit 1", options={"password": "s3cret"}
     )
-    result = await supervisor.fire(device, "off", "fs1b", "s1")
+    result = await supervisor.fire(device, "off", "fs1b", "s1", None)
     assert (result.exit_code, len(result.output)) == (1, 4096)
     assert result.output.endswith("using *** now\n")
 
@@ -367,4 +368,4 @@ async def test_missing_agent(supervisor: Supervisor) -> None:
     """An agent that is not installed is Unavailable, with its name."""
     device = DeviceSettings(agent="fence_of_nowhere", options={}, horizon_s=None)
     with pytest.raises(Unavailable, match="fence_of_nowhere"):
-        await supervisor.fire(device, "off", "fs1b", "s1")
+        await supervisor.fire(device, "off", "fs1b", "s1", None)

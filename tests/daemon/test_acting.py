@@ -1,63 +1,184 @@
-"""The hands: what they refuse to do too late."""
+"""The hands: what they refuse to do too late, what has a deadline, and how they word what did not happen."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
 from guard.adapters.clock import BootClock
+from guard.core.evidence import PendingShot
 from guard.core.instant import Instant, after
-from guard.core.step import Event, Fire, ShotEnded
+from guard.core.step import AnswerAgent, ClearHold, Event, Fire, HoldWritten, PowerOn, PurgeShot, ShotEnded
+from guard.daemon import acting as hands
 from guard.daemon.acting import Acting, Waiting, World
+from guard.errors import Unavailable
 from guard.ports import DeviceSettings, ShotResult
+from tests.adapters.bus_contract import until
+
+SHOT = PendingShot("b", "reboot", "pacemaker-controld.1", "a", "pending")
 
 
-class Recorder:
-    """A shooter that only counts: the second implementation of the port that these tests need."""
+@dataclass
+class Bench:
+    """Every port that these tests need, each the simplest real answer; what was logged and done is kept."""
 
-    def __init__(self, clock: BootClock) -> None:
-        self.fired: list[str] = []
-        self._clock = clock
+    clock: BootClock = field(default_factory=BootClock)
+    fired: list[str] = field(default_factory=list)
+    started: bool = True
+    purged: bool = True
+    cleared: list[bool] = field(default_factory=list)
+    shots_cleared: list[bool] = field(default_factory=list)
+    hangs: bool = False
+    switched: int = 0
+    ended: int = 0
+    events: list[Event] = field(default_factory=list)
+    logged: list[tuple[str, str]] = field(default_factory=list)
+    waiting: Waiting = field(default_factory=Waiting)
 
-    async def fire(self, device: DeviceSettings, action: str, node: str, shot_id: str) -> ShotResult:
+    # ---- guard.ports.Shooter
+    async def fire(
+        self, device: DeviceSettings, action: str, node: str, shot_id: str, start_by: Instant | None
+    ) -> ShotResult:
         self.fired.append(shot_id)
-        return ShotResult(0, True, self._clock.now(), 0, 0, "")
+        code = 0 if self.started else None
+        return ShotResult(code, True, self.clock.now(), 0, 0, "too late", started=self.started)
 
+    # ---- guard.daemon.acting.PowerSwitch
+    async def on(self, device: DeviceSettings, node: str) -> bool:
+        self.switched += 1
+        try:
+            if self.hangs:
+                await asyncio.Event().wait()
+        finally:
+            self.ended += 1
+        return True
 
-async def outcome(start_by: Instant, clock: BootClock) -> tuple[list[str], Event]:
-    shooter = Recorder(clock)
-    world = World(
-        bus=None,
-        replication=None,
-        members=None,
-        cluster=None,
-        shooter=shooter,
-        reader=None,
-        power=None,
-        devices={"b": DeviceSettings("fence_x", {}, 1.0)},
-    )
-    seen: asyncio.Queue[Event] = asyncio.Queue()
-    acting = Acting(world, clock, seen.put_nowait, lambda *_, **__: None, Waiting())
-    running = asyncio.create_task(acting.run())
-    try:
-        acting.carry_out(Fire("shot-1", "off", "b", start_by))
-        async with asyncio.timeout(20):
-            return shooter.fired, await seen.get()
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    # ---- guard.ports.Cluster
+    async def purge(self, shot: PendingShot) -> bool:
+        return self.purged
+
+    async def restore_devices(self) -> bool:
+        return True
+
+    async def clear_hold(self, hold_id: str) -> bool:
+        return self.cleared.pop(0)
+
+    def emit(self, event: str, text: str, data: Mapping[str, object], *, page: bool = False) -> None:
+        self.logged.append((event, text))
+
+    @asynccontextmanager
+    async def hands(self, timeout_s: float = 20.0) -> AsyncIterator[Acting]:
+        port: Any = self
+        devices = {"b": DeviceSettings("fence_x", {}, 1.0, timeout_s)}
+        world = World(port, port, port, port, port, port, port, devices)
+        acting = Acting(world, self.clock, self.events.append, self.emit, self.waiting)
+        running = asyncio.create_task(acting.run())
+        try:
+            yield acting
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.asyncio
 async def test_a_shot_in_time_is_fired_once() -> None:
     """Before `start_by` the delegate runs, exactly once."""
-    clock = BootClock()
-    assert await outcome(after(clock.now(), 60), clock) == (["shot-1"], ShotEnded("shot-1", 0, clean=True))
+    bench = Bench()
+    async with bench.hands() as acting:
+        acting.carry_out(Fire("shot-1", "off", "b", after(bench.clock.now(), 60)))
+        await until(lambda: bool(bench.events), "it ended")
+    assert (bench.fired, bench.events) == (["shot-1"], [ShotEnded("shot-1", 0, clean=True)])
 
 
 @pytest.mark.asyncio
 async def test_a_process_paused_before_the_spawn_fires_nothing() -> None:
     """S4: a guard that was paused between the last look and the spawn starts nothing after `start_by`."""
-    clock = BootClock()
-    assert await outcome(after(clock.now(), -0.001), clock) == ([], ShotEnded("shot-1", None, clean=True))
+    bench = Bench()
+    async with bench.hands() as acting:
+        acting.carry_out(Fire("shot-1", "off", "b", after(bench.clock.now(), -0.001)))
+        await until(lambda: bool(bench.events), "it ended")
+    assert (bench.fired, bench.events) == ([], [ShotEnded("shot-1", None, clean=True)])
+
+
+@pytest.mark.asyncio
+async def test_a_delegate_that_was_not_started_is_said_to_be_none() -> None:
+    """What the delegate's own process refused was never sent; people read that, and nothing is left to drain."""
+    bench = Bench(started=False)
+    async with bench.hands() as acting:
+        acting.carry_out(Fire("shot-1", "off", "b", after(bench.clock.now(), 60)))
+        await until(lambda: bool(bench.events), "it ended")
+    assert bench.events == [ShotEnded("shot-1", None, clean=True)]
+    assert bench.logged == [("shot-abandoned", "nothing was sent to the fence device of b: too late")]
+
+
+@pytest.mark.asyncio
+async def test_switching_on_after_a_reboot_has_a_deadline_and_no_say_in_the_answer() -> None:
+    """A fence device that hangs over `on`: the agent is answered all the same, the order is ended and said to fail."""
+    bench = Bench(hangs=True)
+    timeout_s = 0.2 - hands.ON_GRACE_S  # the deadline is the sum of both: 0.2 s
+    answer = asyncio.get_running_loop().create_future()
+    bench.waiting.answers["q"] = answer
+    async with bench.hands(timeout_s) as acting:
+        acting.carry_out(PowerOn("b"))
+        acting.carry_out(AnswerAgent("q", True, "confirmed-off", "b is off, read back twice"))
+        assert (await asyncio.wait_for(answer, 20))["confirmed"] is True
+        await until(lambda: bench.ended == 1, "the hanging order is ended")
+        assert [event for event, _ in bench.logged] == ["hand-failed"]
+        bench.hangs = False
+        acting.carry_out(PowerOn("b"))
+        await until(lambda: bench.ended == 2, "the next order is not held up by the last")
+    assert len(bench.logged) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_shot_whose_agent_runs_is_said_to_stay_and_not_to_have_failed() -> None:
+    """Our own agent blocks with the fencer: that its shot cannot be purged is how it should be, not a failed hand."""
+    bench = Bench(purged=False)
+    async with bench.hands() as acting:
+        acting.carry_out(PurgeShot(SHOT))
+        await until(lambda: bool(bench.logged), "it is said")
+    [(event, text)] = bench.logged
+    assert event == "shot-stays"
+    assert "fires nothing while the pair is held" in text
+    assert "not carried out" not in text
+
+
+@pytest.mark.asyncio
+async def test_taking_the_hold_back_is_done_only_when_it_was_read_back() -> None:
+    """S7: an edit that did not show in the cluster afterwards is reported as not done, so the core asks again."""
+    bench = Bench(cleared=[False, True])
+    async with bench.hands() as acting:
+        for count in (1, 2):
+            acting.carry_out(ClearHold("pairguard:a+b"))
+            await until(lambda n=count: len(bench.events) == n, "the hand says how it ended")  # type: ignore[misc]
+    assert bench.events == [HoldWritten(False, False), HoldWritten(False, True)]
+
+
+class StuckShooter(Bench):
+    """A shot that cannot be ended at first."""
+
+    async def fire(self, *_: Any) -> ShotResult:
+        raise Unavailable("cannot end the shot", "processes do not die")
+
+    async def clear(self) -> int:
+        if not self.shots_cleared.pop(0):
+            raise Unavailable("cannot end the shot", "processes do not die")
+        return 1
+
+
+@pytest.mark.asyncio
+async def test_a_shot_that_cannot_be_ended_is_cleared_again_and_again_until_it_is() -> None:
+    """S4: its drain begins only once nothing of it is left; until then the hand repeats `clear` and says nothing."""
+    bench = StuckShooter(shots_cleared=[False, False, True])
+    async with bench.hands() as acting:
+        acting.carry_out(Fire("shot-1", "off", "b", after(bench.clock.now(), 60)))
+        await until(lambda: len(bench.shots_cleared) == 2, "it was tried once")
+        assert bench.events == []
+        await until(lambda: bool(bench.events), "it ended")
+    assert bench.shots_cleared == []
+    assert bench.events == [ShotEnded("shot-1", None, clean=False)]

@@ -174,7 +174,7 @@ class TestSimulatedReplication:
         assert await ports.device.status(DEVICE, "fs1b", 1.0) is Power.UNKNOWN
         assert not (await ports.switch.poll()).answered
         with pytest.raises(Unavailable):
-            await ports.device.fire(DEVICE, "off", "fs1b", "s1")
+            await ports.device.fire(DEVICE, "off", "fs1b", "s1", None)
 
 
 @pytest.mark.asyncio
@@ -216,7 +216,7 @@ async def test_a_frozen_network_keeps_a_shot_and_delivers_it_at_the_thaw(stage: 
     """The device is silent, the delegate ends unconfirmed at its deadline, and its command lands when it thaws."""
     stage.pair.freeze()
     assert await stage.a.device.status(DEVICE, "fs1b", 0.5) is Power.UNKNOWN
-    result = await stage.a.device.fire(DEVICE, "off", "fs1b", "s1")
+    result = await stage.a.device.fire(DEVICE, "off", "fs1b", "s1", None)
     assert (result.exit_code, result.clean) == (None, False)
     assert stage.shots_fired() == 0
     stage.pair.heal()
@@ -231,7 +231,7 @@ async def test_a_frozen_network_keeps_a_shot_and_delivers_it_at_the_thaw(stage: 
 @pytest.mark.asyncio
 async def test_a_machine_without_power_answers_nothing(stage: Lab) -> None:
     """Its ports go silent; its peer reads it off."""
-    assert (await stage.a.device.fire(DEVICE, "off", "fs1b", "s1")).exit_code == 0
+    assert (await stage.a.device.fire(DEVICE, "off", "fs1b", "s1", None)).exit_code == 0
     with pytest.raises(Unavailable):
         await stage.b.link.ask("volumes", 0.3)
     assert await stage.a.device.status(DEVICE, "fs1b", 5.0) is Power.OFF

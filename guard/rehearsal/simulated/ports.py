@@ -26,6 +26,7 @@ from guard.core.evidence import (
     Volumes,
     WriteSample,
 )
+from guard.core.instant import Instant
 from guard.errors import Unavailable
 from guard.ports import Clock, DeviceSettings, ShotResult
 from guard.rehearsal.simulated.site import (
@@ -262,7 +263,11 @@ class SimulatedDevice:
     async def clear(self) -> int:
         return 0  # the controller's session ends with the connection of the guard that had it
 
-    async def fire(self, device: DeviceSettings, action: str, node: str, shot_id: str) -> ShotResult:
+    async def fire(
+        self, device: DeviceSettings, action: str, node: str, shot_id: str, start_by: Instant | None
+    ) -> ShotResult:
+        if start_by is not None and self._clock.now() > start_by:
+            return ShotResult(None, True, self._clock.now(), 0, 0, "start_by has passed", started=False)
         said = await self._link.ask(
             "fire",
             deadline_s=device.timeout_s + ANSWER_S_MAX,
