@@ -12,12 +12,13 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test lab demo verdict-table lock clean
+.PHONY: help setup needs lint test fuzz lab demo verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
 	@echo 'make test           setup, linters, types, import rules and all tests but the long lab cases'
 	@echo 'make lint           the same without the tests'
+	@echo 'make fuzz           SECONDS=600: coverage-guided fuzzing of every parser and message; goes on where it stopped'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make verdict-table  the whole verdict table as CSV'
@@ -46,6 +47,10 @@ lint: setup
 
 test: lint
 	$(PY) -m pytest
+
+SECONDS := 600
+fuzz: setup
+	nice -n 10 $(PY) -m tests.fuzz.run --seconds $(SECONDS) --out build/fuzz
 
 lab: setup
 	$(PY) -m tests.lab.cases --out build/lab

@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from guard.errors import Unavailable, Unreadable
@@ -97,7 +97,14 @@ def _netlink() -> socket.socket:
 
 def _dump(link: socket.socket, family: int, protocol: int) -> Iterator[tuple[Socket, int]]:
     request = REQUEST.pack(family, protocol, 0, 0, ALL_STATES, bytes(48))
-    for kind, body in _talk(link, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, request):
+    yield from parsed(family, protocol, _talk(link, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, request))
+
+
+def parsed(family: int, protocol: int, parts: Iterable[tuple[int, bytes]]) -> Iterator[tuple[Socket, int]]:
+    """Each socket of a dump, with the number of its cgroup. Raises `Unavailable` or `Unreadable`: nobody knows then."""
+    for kind, body in parts:
+        if len(body) < (4 if kind == NLMSG_ERROR else MESSAGE_BYTES):
+            raise Unreadable("cannot read the kernel's list of sockets", f"a message of {len(body)} bytes")
         if kind == NLMSG_ERROR:
             number = -int(struct.unpack_from("=i", body)[0])
             if number == errno.ENOENT:  # no such protocol in this kernel, so no such sockets
@@ -109,6 +116,8 @@ def _dump(link: socket.socket, family: int, protocol: int) -> Iterator[tuple[Soc
         cgroup = _attribute(body[MESSAGE_BYTES:], INET_DIAG_CGROUP_ID)
         if cgroup is None:
             raise Unavailable("cannot tell whose sockets are left", "this kernel does not say their cgroup")
+        if len(cgroup) != 8:
+            raise Unreadable("cannot read the kernel's list of sockets", f"a cgroup of {len(cgroup)} bytes")
         yield Socket(family, protocol, body[4:52]), int(struct.unpack("=Q", cgroup)[0])
 
 

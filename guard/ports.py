@@ -64,7 +64,7 @@ class Replication(Protocol):
 
     # what a hand may do here
     async def suspend(self) -> bool:
-        """Suspend I/O on every volume; True only when it was read back."""
+        """Suspend I/O on every volume; True only when it was read back, or the kernel read back to have none."""
         ...
 
     async def resume(self) -> bool: ...

@@ -40,12 +40,12 @@ _ALLOWED = {
     NAME: "write lower-case letters, digits, dots, dashes and underscores, at most 63, a letter or digit first",
     AGENT: "write the name of a stock fence agent, such as fence_ipmilan",
 }
-_DURATION = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?$")
+_DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?")  # 100 years at most
 
 
 def seconds(value: object) -> float:
     """`90s`, `10m`, `1h30m`, `0.3s` in seconds. ValueError for anything else: a bare number has no unit."""
-    found = _DURATION.match(value) if isinstance(value, str) else None
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if found is None or not any(found.groups()):
         raise ValueError("write a duration such as 0.3s, 90s, 10m or 1h30m")
     hours, minutes, rest = found.groups()
@@ -70,7 +70,7 @@ def _path(value: object) -> Path:
     if not isinstance(value, str | Path):
         raise ValueError("write an absolute path")
     path = Path(value)
-    if not path.is_absolute():
+    if not path.is_absolute() or "\0" in str(path):  # the kernel takes no such name
         raise ValueError("write an absolute path")
     return path
 
@@ -361,14 +361,14 @@ def fragments(program: Literal["pairguard", "witness"]) -> tuple[Path, ...]:
 
 
 def fragments_of(program: Literal["pairguard", "witness"], vendor: Path, etc: Path, run: Path) -> tuple[Path, ...]:
-    """As `fragments`, in the folders named. A link that leads nowhere is listed too: reading it stops the start."""
+    """As `fragments`, in these folders; below `guard` or `witness`: for one alone. A dead link stops the start."""
     own = etc / ("witness.toml" if program == "witness" else "pairguard.toml")
-    return (
-        *sorted(vendor.glob("*.toml")),
-        *((own,) if own.exists() or own.is_symlink() else ()),
-        *sorted((etc / "conf.d").glob("*.toml")),
-        *sorted(run.glob("*.toml")),
-    )
+    alone = "witness" if program == "witness" else "guard"
+
+    def of(folder: Path) -> tuple[Path, ...]:
+        return (*sorted(folder.glob("*.toml")), *sorted((folder / alone).glob("*.toml")))
+
+    return (*of(vendor), *((own,) if own.exists() or own.is_symlink() else ()), *of(etc / "conf.d"), *of(run))
 
 
 def load_guard(files: Sequence[Path]) -> tuple[GuardSettings, Origin]:
@@ -388,7 +388,8 @@ def load_witness(files: Sequence[Path]) -> tuple[WitnessSettings, Origin]:
 
 def _merged(files: Sequence[Path]) -> tuple[dict[str, Any], Origin]:
     if not files:
-        raise SettingsError("cannot find any settings", f"no file in {ETC}", f"write one; {ETC}/README.md says how")
+        next_step = f"write {ETC}/pairguard.toml on a node, {ETC}/witness.toml on the arbiter: see configs/examples"
+        raise SettingsError("cannot find any settings", f"no file in {ETC}", next_step)
     merged: dict[str, Any] = {}
     key_of: dict[str, Path] = {}
     for path in files:
@@ -400,7 +401,7 @@ def _merged(files: Sequence[Path]) -> tuple[dict[str, Any], Origin]:
             raise SettingsError(f"cannot use {path}", "it is empty: an empty file is never defaults", "restore it")
         try:
             content = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # also a number too long for an int, and endless nesting
             raise SettingsError(f"cannot read {path}", str(error), "mend the TOML") from error
         _note_origin(key_of, path, content, "")
         merged = _over(merged, content)
@@ -470,6 +471,8 @@ def _said(model: type[Section], fault: Mapping[str, Any]) -> str:
         known = _keys_at(model, fault["loc"][:-1])
         near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+        if model is WitnessSettings and str(fault["loc"][-1]) in _keys_at(GuardSettings, fault["loc"][:-1]):
+            hint = "only the guard has it: a fragment for the guard alone goes into conf.d/guard"
         return f"this key is not known; {hint}"
     if kind == "missing":
         return "this key is missing"

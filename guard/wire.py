@@ -18,7 +18,7 @@ import os
 import re
 import stat
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from guard.core import messages
+from guard.core.evidence import Disk, Role
 from guard.errors import SettingsError
 from guard.ports import Clock
 
@@ -196,7 +197,11 @@ class Signer:
         if model is None:
             raise ValueError(f"cannot send kind {kind!r}: not registered")
         # Through the receiver's own check: what it would refuse is never sent, and 1 becomes 1.0 where a float belongs.
-        text = _canonical(model.model_validate_json(_dumps(envelope)))
+        checked = model.model_validate_json(_dumps(envelope))
+        nonsense = _nonsense(checked.body)
+        if nonsense is not None:
+            raise ValueError(f"cannot send a {kind}: {nonsense}")
+        text = _canonical(checked)
         sealed = base64.b64encode(self._private.sign(_SIGNED_AS + text)) + b" " + text
         if len(sealed) > BYTES_MAX:
             raise ValueError(f"cannot send a {kind} of {len(sealed)} bytes: the limit is {BYTES_MAX}")
@@ -292,6 +297,9 @@ class Opener:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             return Rejected("bad-body", sender, _shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
+        nonsense = _nonsense(checked.body)
+        if nonsense is not None:
+            return Rejected("bad-body", sender, _shown(nonsense))
         if _canonical(checked) != text:
             return Rejected("bad-body", sender, "a field is missing, or the encoding is not the canonical one")
         if not self._seen.setdefault(sender, Replays()).fresh(checked.boot_id, checked.seq):
@@ -307,6 +315,25 @@ class Opener:
             checked.kind,
             checked.body,
         )
+
+
+_WORDS = {"disk": frozenset(Disk), "peer_disk": frozenset(Disk), "role": frozenset(Role)}
+
+
+def _nonsense(value: object) -> str | None:
+    """What is of the right type in a body and still cannot be: the core builds its values from these."""
+    if isinstance(value, messages.ReplicaStatement):
+        wrong = [f"{name} is {getattr(value, name)!r}" for name in _WORDS if getattr(value, name) not in _WORDS[name]]
+        lo, hi = value.age_lo_s, value.age_hi_s
+        if (lo is None and hi is not None) or (lo is not None and (lo < 0 or (hi is not None and hi < lo))):
+            wrong.append(f"an age from {lo} to {hi}")
+        return wrong[0] if wrong else None
+    inner: Iterable[object] = ()
+    if is_dataclass(value) and not isinstance(value, type):
+        inner = (getattr(value, each.name) for each in fields(value))
+    elif isinstance(value, tuple):
+        inner = value
+    return next((said for each in inner if (said := _nonsense(each)) is not None), None)
 
 
 def _parsed(text: bytes) -> dict[str, object] | None:
@@ -422,15 +449,16 @@ def generate(private_path: Path, public_path: Path) -> None:
             os.fsync(stream.fileno())
 
 
-def load_private(path: Path) -> Ed25519PrivateKey:
-    """The private key of this party. `SettingsError` unless root or we ourselves own it with mode 0600 or less."""
+def load_private(path: Path, owners: frozenset[int] = frozenset()) -> Ed25519PrivateKey:
+    """The private key of this party. `SettingsError` unless root, we ourselves or one of `owners` (user ids) own it
+    with mode 0600 or less."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         raise SettingsError(f"cannot read the key {path}", str(error.strerror), "run: pairguard init --keys") from error
     with os.fdopen(handle, "rb") as stream:
         seen = os.fstat(stream.fileno())
-        if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o177 or seen.st_uid not in (0, os.geteuid()):
+        if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o177 or seen.st_uid not in {0, os.geteuid(), *owners}:
             raise SettingsError(
                 f"cannot trust the key {path}",
                 f"mode {stat.S_IMODE(seen.st_mode):04o}, owner {seen.st_uid}: others could read or change it",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fencing.manifest import WAIT_S
+from guard.cli.values import duration
 from guard.core.policy import Policy
 from guard.errors import SettingsError
 from guard.settings import Fence, Limits, fragments_of, load_guard, load_witness, seconds
@@ -28,6 +29,12 @@ resources = ["r0"]
 [fence.fs1b]
 delegate = "fence_ipmilan"
 options = { ip = "192.0.2.21", lanplus = "1" }
+"""
+WITNESS = """\
+site = "north"
+[keys]
+private = "/etc/pairguard/keys/private.pem"
+public_dir = "/etc/pairguard/keys/public"
 """
 
 
@@ -291,6 +298,33 @@ def test_fragments_come_in_the_order_of_the_contract(tmp_path: Path) -> None:
     written(etc / "conf.d", GOOD, "README")
     assert list(fragments_of("pairguard", vendor, etc, run)) == expected
     assert etc / "witness.toml" in fragments_of("witness", vendor, etc, run)
+
+
+def test_a_fragment_for_one_program_does_not_stop_the_other(tmp_path: Path) -> None:
+    """conf.d is for both; conf.d/guard and conf.d/witness for one of them, and they have the last word."""
+    vendor, etc, run = tmp_path / "vendor", tmp_path / "etc", tmp_path / "run"
+    written(etc, GOOD)
+    written(etc, WITNESS, "witness.toml")
+    both = written(etc / "conf.d", '[limits]\nsettle = "70s"\n', "10.toml")
+    guards = written(etc / "conf.d" / "guard", '[network]\nsilent_polls = 3\n[limits]\nsettle = "80s"\n', "05.toml")
+    theirs = written(etc / "conf.d" / "witness", '[paths]\nstate = "/srv/witness"\n', "05.toml")
+    own = fragments_of("pairguard", vendor, etc, run)
+    of_witness = fragments_of("witness", vendor, etc, run)
+    assert list(own) == [etc / "pairguard.toml", both, guards]
+    assert list(of_witness) == [etc / "witness.toml", both, theirs]
+    guard, witness = load_guard(own)[0], load_witness(of_witness)[0]
+    assert (guard.limits.settle, guard.network.silent_polls, guard.paths.state) == (80.0, 3, Path("/var/lib/pairguard"))
+    assert (witness.limits.settle, witness.paths.state) == (70.0, Path("/srv/witness"))
+    guards.rename(etc / "conf.d" / "20.toml")
+    said = refusal(*fragments_of("witness", vendor, etc, run), load=load_witness)
+    assert f"{etc}/conf.d/20.toml: network" in said
+    assert "conf.d/guard" in said
+
+
+def test_durations_are_written_as_they_are_read() -> None:
+    """`written` is the other direction of `seconds`, also for days and for milliseconds."""
+    for value in (0.05, 0.3, 1.0, 90.0, 880.0, 1e6, 31 * 86400.0):
+        assert seconds(duration(value)) == value
 
 
 def test_a_link_that_leads_nowhere_stops_the_start(tmp_path: Path) -> None:

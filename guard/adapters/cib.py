@@ -335,8 +335,9 @@ def _whole_lists(root: ET.Element, tag: str) -> None:
     """Raises for a list with other elements than `tag`, or with fewer than it says itself."""
     for listed in root.iter("list"):
         _only(listed, {tag})
-        if listed.get("count", str(len(listed.findall(tag)))) != str(len(listed.findall(tag))):
-            raise Unreadable("cannot read the fencing history", f"it says {listed.get('count')!r} events and has others")
+        told, has = listed.get("count"), len(listed.findall(tag))
+        if told not in (None, str(has)):
+            raise Unreadable("cannot read the fencing history", f"it says {told!r} events, and has {has}")
 
 
 def _text(element: ET.Element, key: str) -> str:

@@ -211,7 +211,7 @@ def quorum(text: str) -> Quorum:
     if table and "Nodes" in said:
         members = frozenset(int(row) for row in re.findall(r"^\s+([0-9]{1,10})\s+[0-9]+\s", rows, re.MULTILINE))
         if said["Nodes"] != str(len(members - {0})):  # 0 is the qdevice; a row that was lost must not read as a death
-            raise Unreadable("cannot read corosync-quorumtool", f"{said['Nodes']} nodes, and {len(members)} in its table")
+            raise Unreadable("cannot read corosync-quorumtool", f"{said['Nodes']} nodes, but {len(members)} rows")
     expected, flags = said.get("Expected votes"), said.get("Flags")
     return Quorum(
         quorate=None if quorate is None else quorate == "Yes",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -150,12 +150,15 @@ class Drbd:
     # ------------------------------------------------------------ hands
 
     async def suspend(self) -> bool:
-        """`suspend-io` on every volume of every resource. True only if the kernel then shows `suspended:user` for all.
-
-        A resource that is down cannot be suspended: False, though it cannot write either. See `read`.
+        """`suspend-io` on every volume of every resource. True only if the kernel, asked anew, then shows each one
+        `suspended:user`, or says that it does not have it: what is down writes nothing. See `read`.
         """
         await self._each_minor("suspend-io")
-        return await self._all_read(lambda one: one.suspended is not None and Suspended.USER in one.suspended)
+        found = (await self.kernel()).resources
+        return bool(self._names) and all(
+            name in found and (one is None or (one.suspended is not None and Suspended.USER in one.suspended))
+            for name, one in ((name, found.get(name)) for name in self._names)
+        )
 
     async def resume(self) -> bool:
         """`resume-io` on every volume. True only if no resource is suspended by a person or by us any more.
@@ -183,11 +186,6 @@ class Drbd:
         for one in (await self.kernel()).resources.values():
             for minor in (one.minors() or ()) if one is not None else ():
                 await self._text("drbdsetup", command, str(minor), deadline_s=HAND_S_MAX)
-
-    async def _all_read(self, wanted: Callable[[Resource], bool]) -> bool:
-        resources = (await self.kernel()).resources
-        found = [resources.get(name) for name in self._names]
-        return bool(found) and all(one is not None and wanted(one) for one in found)
 
     async def _none_suspended(self, by: Suspended) -> bool:
         """Every resource could be read, and none is suspended `by` this; one that is down is not suspended."""

@@ -264,7 +264,7 @@ def _payload(records: Sequence[Record]) -> bytes:
 def _records(payload: bytes, path: Path) -> list[Record]:
     try:
         value = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable(f"cannot read {path}", f"a whole frame holds no JSON: {error}") from error
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise Unreadable(f"cannot read {path}", "a whole frame holds no list of records")
@@ -284,8 +284,10 @@ def _frame_at(content: bytes, at: int) -> tuple[int, bytes] | None:
     if at + HEADER.size > len(content):
         return None
     length, crc, seq = HEADER.unpack_from(content, at)
+    if not 2 <= length <= FRAME_BYTES_MAX:
+        return None  # before anything is copied: a torn tail has thousands of places that look like a frame
     payload = content[at + HEADER.size : at + HEADER.size + length]
-    if length < 2 or len(payload) < length or length > FRAME_BYTES_MAX or _crc(seq, payload) != crc:
+    if len(payload) < length or _crc(seq, payload) != crc:
         return None
     return seq, payload
 

@@ -248,10 +248,8 @@ def parse_link(
     """
     name = str(message.get_attr("IFLA_IFNAME"))
     info = message.get_attr("IFLA_LINKINFO")
-    kind = None if info is None else info.get_attr("IFLA_INFO_KIND")
-    member_kind = None if info is None else info.get_attr("IFLA_INFO_SLAVE_KIND")
-    data = None if info is None else info.get_attr("IFLA_INFO_DATA")
-    member = None if info is None else info.get_attr("IFLA_INFO_SLAVE_DATA")
+    kind, member_kind = _attr(info, "IFLA_INFO_KIND"), _attr(info, "IFLA_INFO_SLAVE_KIND")
+    data, member = _attr(info, "IFLA_INFO_DATA"), _attr(info, "IFLA_INFO_SLAVE_DATA")
     master = message.get_attr("IFLA_MASTER")
     return LinkSighting(
         name=name,
@@ -276,6 +274,11 @@ def lacp_word(actor: int, partner: int) -> str:
     return "in-sync" if whole and partner & _LACP_SYNC else "out-of-sync"
 
 
+def _attr(nest: Any, key: str) -> Any:
+    """One attribute of a nest; None also where pyroute2 could not decode the nest and left its bytes."""
+    return nest.get_attr(key) if hasattr(nest, "get_attr") else None
+
+
 def _carrier(message: Any) -> Up:
     operstate, carrier = message.get_attr("IFLA_OPERSTATE"), message.get_attr("IFLA_CARRIER")
     flags = message.get("flags")
@@ -288,25 +291,18 @@ def _carrier(message: Any) -> Up:
 
 def _partner(data: Any) -> str | None:
     """MAC of the LACP partner system; all zero is a fact (nobody answers), not a failed look."""
-    if not hasattr(data, "get_attr"):
-        return None
-    aggregation = data.get_attr("IFLA_BOND_AD_INFO")
-    partner = None if aggregation is None else aggregation.get_attr("IFLA_BOND_AD_INFO_PARTNER_MAC")
+    partner = _attr(_attr(data, "IFLA_BOND_AD_INFO"), "IFLA_BOND_AD_INFO_PARTNER_MAC")
     return None if partner is None else str(partner)
 
 
 def _stp_of(port: Any) -> str | None:
-    if not hasattr(port, "get_attr"):
-        return None
-    state = port.get_attr("IFLA_BRPORT_STATE")
-    return None if state is None else _STP.get(int(state))
+    state = _attr(port, "IFLA_BRPORT_STATE")
+    return _STP.get(state) if isinstance(state, int) else None
 
 
 def _lacp_state(name: str, member: Any, sysfs: Path | None) -> str | None:
-    actor = partner = None
-    if hasattr(member, "get_attr"):
-        actor = member.get_attr("IFLA_BOND_SLAVE_AD_ACTOR_OPER_PORT_STATE")
-        partner = member.get_attr("IFLA_BOND_SLAVE_AD_PARTNER_OPER_PORT_STATE")
+    actor = _attr(member, "IFLA_BOND_SLAVE_AD_ACTOR_OPER_PORT_STATE")
+    partner = _attr(member, "IFLA_BOND_SLAVE_AD_PARTNER_OPER_PORT_STATE")
     if sysfs is not None and (actor is None or partner is None):
         folder = sysfs / name / "bonding_slave"
         actor = _number(folder / "ad_actor_oper_port_state")

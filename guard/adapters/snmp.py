@@ -418,7 +418,9 @@ class _Answer:
     def octets(self, oid: Oid) -> str | None:
         """Hexadecimal; an empty string is no value."""
         value = self.values.get(oid)
-        return self._typed(oid, bytes(value).hex() or None if isinstance(value, rfc1902.OctetString) else None)
+        if not isinstance(value, rfc1902.OctetString) or isinstance(value, _OTHER_OCTETS):
+            return self._typed(oid, None)
+        return self._typed(oid, bytes(value).hex() or None)
 
     def port(self, oid: Oid) -> PortState:
         value = self.integer(oid)
@@ -451,6 +453,9 @@ _INTEGERS: Final = (
     rfc1902.Counter32,
     rfc1902.Counter64,
 )
+
+
+_OTHER_OCTETS: Final = (rfc1902.IpAddress, rfc1902.Opaque, rfc1902.Bits)  # subclasses of it in pysnmp
 
 
 def _integer(value: Any) -> int | None:

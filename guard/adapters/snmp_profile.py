@@ -104,11 +104,11 @@ def parse_profile(text: str, source: str) -> Profile:
         if isinstance(document.get("mlag"), list):
             document["mlag"] = tuple(document["mlag"])
         return Profile.model_validate(document)
-    except tomllib.TOMLDecodeError as why:
-        raise SettingsError(f"cannot read the switch profile {source}", str(why)) from why
     except ValidationError as why:
         faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']}" for e in why.errors())
         raise SettingsError(f"cannot use the switch profile {source}", faults, "compare it with generic.toml") from why
+    except (ValueError, RecursionError) as why:  # no TOML, also a number too long for an int, and endless nesting
+        raise SettingsError(f"cannot read the switch profile {source}", str(why)) from why
 
 
 def read_profile(file: Path) -> Profile:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from guard.cli.options import DENY, GO, UNVERIFIED, answer, command
+from guard.cli.options import DENY, GO, GUARD, UNVERIFIED, answer, command
 from guard.errors import SettingsError, Unreadable
 
 if TYPE_CHECKING:
     from guard.cli.facts import Facts
     from guard.cli.findings import Finding
     from guard.cli.ladder import Rung
+    from guard.cli.named import Fault
     from guard.cli.wiring import Loaded
+    from guard.settings import GuardSettings, Origin, WitnessSettings
 
 SCHEMA = "pairguard.check/1"
 HIDDEN = ("passw", "secret", "community", "login_pass", "privkey", "auth_key", "priv_key", "token")
@@ -32,14 +34,16 @@ def check(only_settings: bool, against: str | None, as_json: bool, config: str |
 
     Needs no running daemon. Each finding ends with the command that shows it
     and the one that mends it. Exit codes: 0, 81 with findings, 85 could not
-    look at the cluster, corosync or DRBD; with --settings 0 or 89.
+    look at the cluster, corosync or DRBD; with --settings 0, or 89 if the
+    program would not start with them.
     """
     from guard.cli import wiring
 
     if only_settings:
         loaded = wiring.load(config)
         data = settings_data(loaded)
-        answer(data, _settings_text(data), GO, as_json=as_json)
+        usable = all(fault["starts"] for part in data["programs"] for fault in part["faults"])
+        answer(data, _settings_text(data), GO if usable else GUARD, as_json=as_json)
     last = None if against is None else _last(Path(against))
     try:
         loaded = wiring.load(config)
@@ -54,7 +58,9 @@ async def examine(
     loaded: Loaded, trouble: SettingsError | None, last: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], int]:
     """Look at this machine, and report."""
-    from guard.cli import looking, wiring
+    from dataclasses import replace
+
+    from guard.cli import looking, named, wiring
 
     guard = loaded.guard
     if guard is None and loaded.witness is not None:
@@ -63,6 +69,8 @@ async def examine(
         replication = None if guard is None else wiring.replication(guard.replication.resources)
         status = None if guard is None else wiring.show(guard.paths.run, "status")
         seen = await looking.look(guard, wiring.runner(), replication, status, looking.Places())
+        if guard is not None and loaded.guard_origin is not None:
+            seen = replace(seen, named=(*seen.named, *named.clear_passwords(guard, loaded.guard_origin)))
     return report(loaded, seen, wiring.clock().wall(), trouble, last)
 
 
@@ -95,7 +103,7 @@ def report(
 
 async def _of_witness(loaded: Loaded) -> Facts:
     """On the arbiter's machine there is no cluster and no DRBD: keys and the witness itself are looked at."""
-    from guard.cli import looking, wiring
+    from guard.cli import looking, named, wiring
     from guard.cli.facts import Facts, Unseen
     from guard.core.messages import ARBITER
     from guard.errors import PairguardError
@@ -106,7 +114,8 @@ async def _of_witness(loaded: Loaded) -> Facts:
     said = await wiring.bounded(wiring.show(witness.paths.run, "status"), wiring.READ_S_MAX + 1.0, "the witness")
     status = Unseen(str(said)) if isinstance(said, PairguardError) else said
     keys = looking.keys_of(witness.keys, ARBITER, ())
-    return Facts(None, None, None, None, None, None, None, keys, status)
+    faults = (*named.of_witness(witness), *named.examples(witness))
+    return Facts(None, None, None, None, None, None, None, keys, status, faults)
 
 
 def judge(loaded: Loaded, seen: Facts) -> list[Finding]:
@@ -131,12 +140,24 @@ def judge(loaded: Loaded, seen: Facts) -> list[Finding]:
     found += findings.machine(seen.machine) if isinstance(seen.machine, facts.Machine) else ()
     found += findings.agents(seen.agents) if isinstance(seen.agents, Mapping) else ()
     found += findings.keys(seen.keys) if isinstance(seen.keys, tuple) else ()
+    found += _of_named(seen.named)
     if guard is not None:
         found += findings.settings(guard, findings.rings(corosync) if corosync is not None else ())
     if isinstance(seen.status, Mapping):
         for row in seen.status.get("pairs", ()):
             found += findings.guard(row)
     return found
+
+
+def _of_named(faults: Sequence[Fault]) -> list[Finding]:
+    """Files that are missing or open to others, passwords by value, example values."""
+    from guard.cli.findings import Finding
+
+    def finding(each: Fault) -> Finding:
+        severity: Literal["trap", "note"] = "note" if each.code == "cleartext-password" else "trap"
+        return Finding(each.code, severity, "settings", each.key, f"{each.key}: {each.text}", each.show, each.mend)
+
+    return [finding(each) for each in faults]
 
 
 def _settings_findings(trouble: SettingsError | None) -> list[Finding]:
@@ -305,7 +326,14 @@ def _finding(each: Mapping[str, str]) -> list[str]:
 
 
 def settings_data(loaded: Loaded) -> dict[str, Any]:
-    """`pairguard.settings/1`: every value with the file it came from; secrets are not shown."""
+    """`pairguard.settings/1`: every value as it is written, with the file it came from; no secret.
+
+    `faults`: what is wrong with what they name; `starts` false: the program ends at once with these settings.
+    """
+    from dataclasses import asdict
+
+    from guard.cli.values import written
+
     parts = []
     for program, found, origin in (
         ("pairguardd", loaded.guard, loaded.guard_origin),
@@ -314,10 +342,31 @@ def settings_data(loaded: Loaded) -> dict[str, Any]:
         if found is not None and origin is not None:
             values = [
                 {"key": key, "value": value, "from": _from(key, origin.key_of)}
-                for key, value in _leaves(found.model_dump(mode="json"))
+                for key, value in _leaves(written(found))
             ]
-            parts.append({"program": program, "files": [str(file) for file in origin.files], "values": values})
+            files = [str(file) for file in origin.files]
+            faults = [asdict(fault) for fault in _faults(found, origin)]
+            parts.append({"program": program, "files": files, "values": values, "faults": faults})
     return {"schema": "pairguard.settings/1", "programs": parts}
+
+
+def _faults(found: GuardSettings | WitnessSettings, origin: Origin) -> list[Fault]:
+    from guard.cli import looking, named
+    from guard.core.messages import ARBITER
+    from guard.settings import GuardSettings
+
+    if isinstance(found, GuardSettings):
+        party, others = found.pair.node, [ARBITER, found.pair.peer]
+        files = [*named.of_guard(found), *named.clear_passwords(found, origin)]
+    else:
+        party, others = ARBITER, []
+        files = [*named.of_witness(found)]
+    mend = "pairguard init --keys, and copy the other parties' .pub files"
+    show = f"ls -l {found.keys.private} {found.keys.public_dir}"
+    own = looking.keys_of(found.keys, party, ())
+    theirs = looking.keys_of(found.keys, party, others)
+    keys = [named.Fault("keys", "keys", text, show, mend, starts=text not in own) for text in theirs]
+    return [*keys, *files, *named.examples(found)]
 
 
 def _leaves(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
@@ -343,10 +392,19 @@ def _settings_text(data: Mapping[str, Any]) -> str:
 
     lines = []
     for part in data["programs"]:
-        lines += [f"{part['program']}: the settings are valid", *(wrapped(f"  {file}") for file in part["files"])]
+        lines += [f"{part['program']}: {_said(part['faults'])}", *(wrapped(f"  {file}") for file in part["files"])]
+        for fault in part["faults"]:
+            lines += ["", wrapped(f"{fault['key']}: {fault['text']}", hang=5)]
+            lines += [wrapped(f"{word}: {fault[word]}", indent="     ", hang=6) for word in ("show", "mend")]
         rows = [(v["key"], _shown(v["value"]), _short(v["from"], part["files"])) for v in part["values"]]
         lines += ["", table(("KEY", "VALUE", "FROM"), rows), ""]
     return "\n".join(lines).rstrip()
+
+
+def _said(faults: Sequence[Mapping[str, Any]]) -> str:
+    if not all(fault["starts"] for fault in faults):
+        return "DOES NOT START with these settings:"
+    return "it starts, but what the settings name is not in order:" if faults else "the settings are valid"
 
 
 def _shown(value: object) -> str:

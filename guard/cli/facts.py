@@ -10,6 +10,7 @@ from typing import Any
 
 from guard.adapters.cib import BOOTSTRAP_SET, FALSE_WORDS, TRUE_WORDS
 from guard.adapters.drbd_config import Section
+from guard.cli.named import Fault
 from guard.core.evidence import GateFacts, PendingShot
 
 INFINITY = float("inf")
@@ -118,6 +119,7 @@ class Facts:
     agents: Mapping[str, str | None] | Unseen | None  # agent -> why it does not start
     keys: tuple[str, ...] | Unseen | None  # what is wrong with the keys
     status: Mapping[str, Any] | Unseen | None
+    named: tuple[Fault, ...] = ()  # what is wrong with what the settings name
 
 
 def seconds(text: str) -> float | None:

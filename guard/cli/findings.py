@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from guard.adapters.cib import BOOTSTRAP_SET, HOLD_SET, our_hold, purge_marks
 from guard.adapters.drbd_config import CONGESTION, FENCING, HANDLER, PROTOCOL, Section
 from guard.cli.facts import INFINITY, Cluster, Machine, Replicas, Sbd, seconds
+from guard.cli.named import is_example
 from guard.cli.status import GATE_OFF
 from guard.core.evidence import GateFacts, PendingShot
 
@@ -443,7 +444,7 @@ def _together(address: str, others: Iterable[str]) -> bool:
         own = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if own.is_loopback:
+    if own.is_loopback or is_example(address):  # an example is told as such, once
         return False
     network = ipaddress.ip_network(f"{own}/{24 if own.version == 4 else 64}", strict=False)
     for other in others:

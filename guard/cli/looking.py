@@ -15,7 +15,7 @@ from guard import wire
 from guard.adapters import cib
 from guard.adapters.drbd_config import Section, parse_config
 from guard.adapters.process import Runner
-from guard.cli import facts
+from guard.cli import facts, named
 from guard.cli.facts import Facts, Machine, Replicas, Sbd, Unseen
 from guard.core.evidence import PendingShot
 from guard.core.messages import ARBITER
@@ -68,6 +68,7 @@ async def look(
         agents=agents,
         keys=None if settings is None else keys_of(settings.keys, settings.pair.node, (ARBITER, settings.pair.peer)),
         status=said,
+        named=() if settings is None else (*named.of_guard(settings), *named.examples(settings)),
     )
 
 
@@ -132,10 +133,10 @@ async def _agents(settings: GuardSettings) -> dict[str, str | None]:
 
 
 def keys_of(keys: Keys, party: str, others: Iterable[str]) -> tuple[str, ...]:
-    """What is wrong with the keys, a sentence each."""
+    """What is wrong with the keys, a sentence each. The arbiter's own may belong to the user that runs the witness."""
     wrong = []
     try:
-        wire.load_private(keys.private)
+        wire.load_private(keys.private, named.witness_user() if party == ARBITER else frozenset())
     except SettingsError as error:
         wrong.append(f"{keys.private}: {error}")
     for name in (party, *others):

@@ -11,7 +11,7 @@ from types import TracebackType
 import click
 
 from guard import __version__
-from guard.cli.options import BUG, GO, USAGE, refuse
+from guard.cli.options import BUG, GO, refuse
 from guard.errors import PairguardError
 
 # name -> module, and what the list of commands says of it. Nothing is imported to print that list.
@@ -24,6 +24,7 @@ COMMANDS = {
     "hold": ("guard.cli.orders", "hold by hand: nothing claims and nothing shoots"),
     "release": ("guard.cli.orders", "end a hold by hand, if resuming is proven safe"),
     "switch": ("guard.cli.switch", "what a switch says of itself"),
+    "rehearse": ("guard.cli.rehearse", "play a scenario on the shipped code in a seeded world"),
     "sandbox": ("guard.cli.sandbox", "a small site on this machine to try everything on"),
 }
 
@@ -62,12 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = cli.main(args=words, prog_name="pairguard", standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        return USAGE
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
+    except click.ClickException as error:  # usage: an unknown word, a missing option, a value that is none
+        asked = getattr(error, "ctx", None)
+        path = asked.command_path if asked is not None else "pairguard"
+        told = PairguardError("cannot understand the command line", error.format_message(), f"run: {path} --help")
+        refuse(told, as_json="--json" in words, code=error.exit_code)
     except click.Abort:
         click.echo("pairguard: interrupted", err=True)
         return BUG
@@ -81,7 +81,8 @@ def _bug(kind: type[BaseException], error: BaseException, at: TracebackType | No
     while at is not None and at.tb_next is not None:
         at = at.tb_next
     where = f" ({at.tb_frame.f_code.co_filename}:{at.tb_lineno})" if at is not None else ""
-    click.echo(f"pairguard: a bug of ours: {kind.__name__}: {error}{where}", err=True)
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    click.echo(f"pairguard: a bug of ours: {kind.__name__}: {error}{where}{notes}", err=True)
 
 
 if __name__ == "__main__":

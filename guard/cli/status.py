@@ -189,7 +189,7 @@ def screen(data: Mapping[str, Any], wall: float) -> str:
     if not pairs:
         lines.append("no pair has a register yet; run on a node of a whole pair: pairguard init")
     for pair in pairs:
-        lines += _details(pair)
+        lines += _details(pair, wall)
     for name, said in (data.get("asked") or {}).items():
         if said != "answered":
             lines += ["", wrapped(f"the {name} on this machine does not answer: {said}", hang=2)]
@@ -209,6 +209,8 @@ PAGES = {
     "no-register": "no-register: this pair has no register. Once, while it is whole: pairguard init",
     "store-doubted": "store-doubted: the arbiter answers from another memory than this node knows; it is not "
     "believed. While the pair is whole: pairguard init",
+    "lease-over": "lease-over: the lease of a hold ran out; the pair stays held. When the work is done: pairguard "
+    "release; else: pairguard hold",
     "prefer-peer": "prefer-peer: the evidence prefers the peer; run there: pairguard verdict --target THIS-NODE",
 }
 
@@ -221,14 +223,14 @@ def _hold_word(pair: Mapping[str, Any]) -> str:
     return str(state) if state else ("inhibited" if inhibited else "no inhibit")
 
 
-def _details(pair: Mapping[str, Any]) -> list[str]:
-    from guard.cli.render import table, wrapped, write_age
+def _details(pair: Mapping[str, Any], wall: float) -> list[str]:
+    from guard.cli.render import table, when, wrapped, write_age
 
     nodes = [
         (name, n.get("role"), n.get("disk"), write_age(n.get("write_age_s")), _gate(n.get("gate")), n.get("guard"))
         for name, n in (pair.get("nodes") or {}).items()
     ]
-    lines = ["", f"{pair['pair']}:"]
+    lines = ["", f"{pair['pair']}, everything as of {when(wall)}:"]
     if nodes:
         lines.append(table(("NODE", "ROLE", "DISK", "LAST WRITE", "GATE", "GUARD"), nodes, indent="  "))
     lines += [wrapped(line, indent="  ", hang=2) for line in _why(pair)]
@@ -354,7 +356,7 @@ def _explained(data: Mapping[str, Any], *, evidence: bool) -> str:
             "register": f"era {verdict.get('era')}, version {verdict.get('version')}",
         }
         lines.append(facts(shown))
-        lines += ["", "write ages (seconds since the last write that counts, as each node testified):"]
+        lines += ["", wrapped(f"time since the last write that counts, both as of this verdict{_silent(verdict)}:")]
         lines.append(
             table(("NODE", "WHO", "RESOURCE", "LAST WRITE", "ROLE", "DISK", "GATE"), _ages(verdict), indent="  ")
         )
@@ -369,15 +371,35 @@ def _explained(data: Mapping[str, Any], *, evidence: bool) -> str:
     if evidence:
         lines += ["", "latest events:"]
         for event in (data.get("events") or ())[-20:]:
-            lines.append(
-                wrapped(f"{when(event.get('at_wall'))} {event.get('event')}: {event.get('text')}", indent="  ", hang=4)
-            )
+            text = f"{when(event.get('at_wall'))} {event.get('event')}: {event.get('text')}"
+            if event.get("count", 1) > 1:
+                text += f" ({event['count']} times, last {when(event.get('last_wall'))})"
+            lines.append(wrapped(text, indent="  ", hang=4))
     return "\n".join(lines)
 
 
 def _sides(verdict: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     sides = [(who, verdict.get(who)) for who in ("candidate", "target")]
     return [(who, said) for who, said in sides if isinstance(said, Mapping)]
+
+
+def _silent(verdict: Mapping[str, Any]) -> str:
+    """A node that did not answer testified some time before; since then it may have written."""
+    from guard.cli.render import span
+
+    if verdict.get("fresh") not in ("silent", "stale"):
+        return ""
+    before = verdict.get("target_age_s")
+    when_said = "at a moment that is not known" if before is None else f"{span(before)} before"
+    return f" (the target testified {when_said}; it may have written since)"
+
+
+def _as_of(said: Mapping[str, Any], stated_s: object) -> list[float | None] | None:
+    """A write age as testified, moved to the moment of the verdict; None: unknown, or nobody knows when it was said."""
+    low, high = said.get("age_lo_s"), said.get("age_hi_s")
+    if low is None or not isinstance(stated_s, int | float):
+        return None
+    return [low + stated_s, None if high is None else high + stated_s]
 
 
 def _ages(verdict: Mapping[str, Any]) -> list[tuple[object, ...]]:
@@ -388,7 +410,7 @@ def _ages(verdict: Mapping[str, Any]) -> list[tuple[object, ...]]:
             said.get("node"),
             who,
             each.get("resource"),
-            write_age(None if each.get("age_lo_s") is None else [each["age_lo_s"], each.get("age_hi_s")]),
+            write_age(_as_of(each, verdict.get(f"{who}_age_s"))),
             each.get("role"),
             disk(each.get("disk")),
             _gate(each.get("gate")),

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core import claim as judging
-from guard.core.attest import attested, was_primary
+from guard.core.attest import Session, Testimony, attested, was_primary
 from guard.core.instant import Instant, elapsed_s
+from guard.core.lastwords import with_last_words
 from guard.core.messages import (
     Answer,
     Ask,
@@ -43,27 +44,9 @@ from guard.core.register import Register, commit, end_era
 
 PEER_ALIVE = "peer-alive"
 LIFTED_MAX = 64  # released inhibits of which a late copy is known
+LEASE_KEPT_S = 60.0  # how often the rest of a lease is made durable
 BYE_STRAGGLERS_S = 1.0  # what was sent before a bye may come this much after it
 OVERTAKEN_S_MAX = 5.0  # no node boots and has its guard up within this
-
-
-@dataclass(frozen=True, slots=True)
-class Testimony:
-    """The latest attest of one node. `at` counts only while the arbiter's machine has not rebooted (`boot_id`)."""
-
-    evidence: Evidence
-    seq: int
-    at: Instant
-    boot_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """The session that both ends attested last, and who was Primary in it."""
-
-    name: str
-    era: int
-    primaries: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +72,7 @@ class Kept:
     inhibits: Mapping[str, InhibitView] = field(default_factory=dict)
     last_fence: FenceCommit | None = None
     lifted: tuple[tuple[str, float], ...] = ()  # persons' inhibits that were released: (id, since), newest last
+    words: Mapping[str, Testimony] = field(default_factory=dict)  # each node's last in `session`, of the boot it was in
     refused_nonces: tuple[str, ...] = ()  # yielded-to claims that were closed without a winner, newest last
 
     def other(self, node: str) -> str:
@@ -125,6 +109,7 @@ class Pair:
     gatherings: Mapping[str, Gathering] = field(default_factory=dict)  # by candidate
     left: frozenset[str] = frozenset()  # guards that said bye
     left_at: Mapping[str, Instant] = field(default_factory=dict)  # and when
+    lease_at: Mapping[str, Instant] = field(default_factory=dict)  # when an inhibit's `lease_s` was what `kept` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +170,7 @@ def hear(
                 new = replace(new, ended=True)  # a person's end is never taken back
             inhibits = {**pair.kept.inhibits, new.id: new}
             stored = InhibitStored(message.nonce, message.inhibit.id)
+            pair = replace(pair, lease_at={**pair.lease_at, new.id: now})
             return _keep(pair, inhibits=inhibits), ((sender, stored),)
         case LiftInhibit():
             found = pair.kept.inhibits.get(message.id)
@@ -203,7 +189,7 @@ def hear(
 
 def tick(pair: Pair, now: Instant, wall: float, site: Site, policy: Policy) -> tuple[Pair, Sends]:
     """Let time pass: answer gatherings that have waited long enough, close old offers, end what has ended."""
-    pair = _end_inhibits(pair, now, policy)
+    pair = _end_inhibits(_count_leases(pair, now), now, policy)
     sends: Sends = ()
     for candidate in tuple(pair.gatherings):
         pair, more = _progress(pair, candidate, now, wall, site, policy)
@@ -243,7 +229,7 @@ def _beat(pair: Pair, sender: str, beat: Beat, now: Instant, site: Site) -> tupl
         seq=beat.seq,
         register=register.view(site.store_id),
         attested=kept.session.name if kept.session and kept.session.era == register.era else None,
-        inhibits=tuple(pair.kept.inhibits.values()),
+        inhibits=shown_inhibits(pair, now),
         peer_heard_s=None if peer_heard is None else elapsed_s(peer_heard, now),
         peer_hold=peer_beat.hold if peer_beat else None,
         peer_session=peer_beat.session if peer_beat and peer_beat.connected else None,
@@ -258,13 +244,20 @@ def _attest(pair: Pair, sender: str, message: Attest, now: Instant) -> Pair:
     stale = old is not None and old.evidence.boot_id == message.evidence.boot_id and message.seq <= old.seq
     if stale or message.evidence.node != sender:
         return pair
-    testimony = {**kept.testimony, sender: Testimony(message.evidence, message.seq, now, pair.boot_id)}
-    session = kept.session
+    said = Testimony(message.evidence, message.seq, now, pair.boot_id)
+    testimony = {**kept.testimony, sender: said}
+    session, words = kept.session, kept.words
     other = testimony.get(kept.other(sender))
     if other is not None and attested(message.evidence, other.evidence, kept.register.era):
         primaries = tuple(n for n in kept.nodes if was_primary(testimony[n].evidence))
-        session = Session(message.evidence.session or "", kept.register.era, primaries)
-    return _keep(pair, testimony=testimony, session=session)
+        boots = {name: testimony[name].evidence.boot_id for name in kept.nodes}
+        session, words = Session(message.evidence.session or "", kept.register.era, primaries, boots), testimony
+    elif session is not None and (said.evidence.session, said.evidence.boot_id) == (
+        session.name,
+        session.boots.get(sender),
+    ):
+        words = {**words, sender: said}
+    return _keep(pair, testimony=testimony, session=session, words=words)
 
 
 def _claim(
@@ -277,7 +270,8 @@ def _claim(
         return pair, ((sender, Refused(message.nonce, "peer-won", f"{target} won era {kept.register.era}")),)
     if message.nonce in kept.refused_nonces:
         return pair, ((sender, Refused(message.nonce, "nonce-closed", "this claim was closed without a winner")),)
-    early = None if message.gather or message.off_twice else _refusal(pair, sender, message, site, policy)
+    spared = message.gather or message.off_twice
+    early = None if spared else _refusal(pair, sender, message, site, policy, asks=message.want_yield)
     if early is not None:
         return pair, ((sender, early),)
     before = pair.gatherings.get(sender)
@@ -340,8 +334,17 @@ def _progress(pair: Pair, candidate: str, now: Instant, wall: float, site: Site,
 
 
 def _too_early(pair: Pair, gathering: Gathering, now: Instant, policy: Policy) -> Refused | None:
-    """An arbiter that just started has not heard anybody: for 30 s that silence says nothing of a target (L1)."""
-    heard = pair.kept.other(gathering.candidate) in pair.heard
+    """An arbiter that just started has not heard anybody: for 30 s that silence says nothing of a target (L1).
+
+    A cold start has time: it waits T_cold from the arbiter's start, and for the answer of whoever is heard at all.
+    """
+    target = pair.kept.other(gathering.candidate)
+    heard = target in pair.heard
+    if gathering.claim.cold and pair.kept.register.winner is None and gathering.answer is None:
+        if elapsed_s(pair.started, now) < policy.cold_s:
+            return Refused(gathering.claim.nonce, "arbiter-just-started", "a cold start waits T_cold", retry_s=5.0)
+        if heard and elapsed_s(pair.heard[target], now) < policy.unheard_s:
+            return Refused(gathering.claim.nonce, "target-heard", f"{target} is heard but did not answer", retry_s=5.0)
     if gathering.claim.purpose != "fence" or heard or elapsed_s(pair.started, now) >= policy.unheard_s:
         return None
     text = "the arbiter started a moment ago and has not heard the target since"
@@ -355,7 +358,7 @@ def _complete(gathering: Gathering, now: Instant, policy: Policy) -> bool:
     if gathering.answer is not None:
         return True
     patience = policy.answer_s if gathering.waits_for_target else policy.ask_s_min
-    if gathering.claim.want_yield:
+    if gathering.claim.want_yield and gathering.waits_for_target:
         patience = policy.yield_s  # a yield is said only once writes are suspended and read back
     return elapsed_s(gathering.asked, now) >= patience
 
@@ -367,10 +370,10 @@ def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, s
     unheard = answer is None and (heard is None or heard <= gathering.asked)
     if gathering.claim.off_twice and unheard:  # a device that reads another node's power says nothing of a living one
         return _without(pair, PEER_ALIVE)
-    if PEER_ALIVE in pair.kept.inhibits or _one_membership(pair, now):
+    if PEER_ALIVE in pair.kept.inhibits or _one_membership(pair, now) or _no_death_claimed(pair, gathering):
         return pair
     why = None
-    if answer is not None and answer.evidence.cluster != "down" and not answer.yielded:
+    if answer is not None and answer.evidence.cluster != "down":
         why = f"{target} itself answered the arbiter"
     elif answer is None and not unheard:
         why = f"{target} was heard after the question, though its answer is missing"
@@ -386,8 +389,23 @@ def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, s
     return _keep(pair, inhibits={**pair.kept.inhibits, PEER_ALIVE: view})
 
 
-def _refusal(pair: Pair, candidate: str, message: Claim | Commit, site: Site, policy: Policy) -> Refused | None:
-    """Inhibits and storm, at every step of a claim. A storm spares the node that was Primary when the link broke."""
+def _no_death_claimed(pair: Pair, gathering: Gathering) -> bool:
+    """The target yielded; or nothing runs anywhere yet (a cold start, where the live rows decide and each later claim
+    for a fence makes the test anew); or the era has its winner, and this only gathers what nobody will ask for."""
+    claim, answer = gathering.claim, gathering.answer
+    yielded = answer is not None and answer.yielded
+    return (
+        yielded or (claim.cold and claim.purpose == "alone") or (claim.gather and pair.kept.register.winner is not None)
+    )
+
+
+def _refusal(
+    pair: Pair, candidate: str, message: Claim | Commit, site: Site, policy: Policy, *, asks: bool = False
+) -> Refused | None:
+    """Inhibits and storm, at every step of a claim. A storm spares the node that was Primary when the link broke.
+
+    `asks`: only to ask for a yield, which ends `peer-alive`. What leads to an Offer or a win is never asked so.
+    """
     kept = pair.kept
     sitting = _sitting(kept, candidate)
     origin = message if isinstance(message, Claim) else pair.gatherings[candidate].claim
@@ -397,7 +415,7 @@ def _refusal(pair: Pair, candidate: str, message: Claim | Commit, site: Site, po
         text = f"cannot offer now: {site.forbids}"
         return Refused(message.nonce, site.forbids, text, retry_s=1.0)
     inhibit = judging.refusing(
-        tuple(kept.inhibits.values()),
+        tuple(i for i in kept.inhibits.values() if not (asks and i.kind == "peer-alive")),
         origin.purpose,
         sitting=sitting,
         cold=origin.cold,
@@ -450,7 +468,7 @@ def _bundle(pair: Pair, gathering: Gathering, now: Instant) -> judging.Bundle:
         )
         fresh = "silent" if tied else "stale"
         age = elapsed_s(stored.at, now) if stored.boot_id == pair.boot_id else None
-    return judging.Bundle(
+    bundle = judging.Bundle(
         candidate=claim.evidence,
         candidate_age_s=elapsed_s(gathering.asked, now),
         target=target,
@@ -459,6 +477,7 @@ def _bundle(pair: Pair, gathering: Gathering, now: Instant) -> judging.Bundle:
         target_yielded=gathering.answer is not None and gathering.answer.yielded,
         preferred_is_candidate=kept.register.preferred == gathering.candidate,
     )
+    return with_last_words(bundle, kept.register.era, kept.session, kept.words) if claim.cold else bundle
 
 
 # ------------------------------------------------------------------ committing and closing
@@ -484,7 +503,7 @@ def _commit(pair: Pair, sender: str, message: Commit, now: Instant, site: Site, 
         if ruling.next != "commit":
             return no(ruling.reason, ruling.verdict.text)
         basis = ruling.basis
-    elif (doubt := judging.reconfirmed(bundle, cold=gathering.claim.cold)) is not None:
+    elif (doubt := judging.reconfirmed(bundle)) is not None:
         return no(*doubt)
     elif message.purpose == "fence" and bundle.fresh == "live" and not bundle.target_yielded:
         return no("living-target", "the target answered: it is never fenced without its yield")
@@ -552,6 +571,32 @@ def _ask_nonce(pair: Pair, sender: str, message: AskNonce) -> tuple[Pair, Sends]
 
 
 # ------------------------------------------------------------------ inhibits
+
+
+def shown_inhibits(pair: Pair, now: Instant) -> tuple[InhibitView, ...]:
+    """Every inhibit, with the rest of its lease as it is now: so each guard knows it, also if the opener's is gone."""
+
+    def left(view: InhibitView) -> InhibitView:
+        if view.lease_s is None or view.ended:
+            return view
+        since = pair.lease_at.get(view.id, pair.started)  # what a restart took is not counted
+        return replace(view, lease_s=max(view.lease_s - elapsed_s(since, now), 0.0))
+
+    return tuple(left(view) for view in pair.kept.inhibits.values())
+
+
+def _count_leases(pair: Pair, now: Instant) -> Pair:
+    """Keep the rest of a lease once a minute, and when it has run out: it ends nothing here, people are told."""
+    counted = {view.id: view for view in shown_inhibits(pair, now)}
+    due = {
+        name: counted[name]
+        for name, kept in pair.kept.inhibits.items()
+        if (kept.lease_s or 0.0) - (counted[name].lease_s or 0.0) >= min(LEASE_KEPT_S, kept.lease_s or LEASE_KEPT_S)
+    }
+    if not due:
+        return pair
+    pair = replace(pair, lease_at={**pair.lease_at, **dict.fromkeys(due, now)})
+    return _keep(pair, inhibits={**pair.kept.inhibits, **due})
 
 
 def _end_inhibits(pair: Pair, now: Instant, policy: Policy) -> Pair:

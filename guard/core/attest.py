@@ -9,12 +9,34 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from guard.core.evidence import Disk, Generations, Role
+from guard.core.instant import Instant
 from guard.core.messages import Evidence, ReplicaStatement, SessionHalf
 from guard.core.writes import Relation, relation
+
+
+@dataclass(frozen=True, slots=True)
+class Testimony:
+    """The latest attest of one node. `at` counts only while the arbiter's machine has not rebooted (`boot_id`)."""
+
+    evidence: Evidence
+    seq: int
+    at: Instant
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The session that both ends attested last, and who was Primary in it."""
+
+    name: str
+    era: int
+    primaries: tuple[str, ...]
+    boots: Mapping[str, str] = field(default_factory=dict)  # node -> the boot in which it attested it
 
 
 @lru_cache(maxsize=256)  # asked for at every beat, and changes only with a connection

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
 
 from guard.core import hold
-from guard.core.evidence import Disk, Link, Replica, Role, Up, Volumes
+from guard.core.evidence import Disk, Link, Replica, Role, Volumes
 from guard.core.instant import Age, Instant
 from guard.core.messages import Attest, Beat, BeatAck, Evidence, RegisterView, ReplicaStatement, SessionHalf
 from guard.core.step import AnswerPerson, OutdateOwn, SessionKept
-from guard.core.turn import Turn, connected, peer_silent, primary, session, undrained, whole
+from guard.core.turn import Guard, Turn, cluster_word, connected, peer_silent, primary, session, undrained, unfit, whole
 from guard.core.writes import age as write_age
 
 MASK = ~1  # bit 0 of a generation identifier is the role (facts: DRBD)
@@ -25,6 +24,7 @@ def saw_volumes(turn: Turn, volumes: Volumes) -> None:
     changed = turn.guard.volumes is None or turn.guard.volumes.replicas != volumes.replicas
     turn.put(volumes=volumes)
     continuous = dict(turn.guard.memory.continuous)
+    _cold_win_stands(turn, volumes)
     for replica in volumes.replicas:
         # A look that failed says nothing: a disk that left UpToDate unseen comes back only by a resync, whole.
         if replica.disk not in (Disk.UP_TO_DATE, Disk.UNKNOWN) and replica.link is not Link.DOWN:
@@ -42,6 +42,32 @@ def saw_volumes(turn: Turn, volumes: Volumes) -> None:
         turn.put(lost_at=turn.now)
     if changed:
         turn.soon("attest")
+
+
+def _cold_win_stands(turn: Turn, volumes: Volumes) -> None:
+    """What a cold start was won with counts until that disk is known to have left Consistent and UpToDate."""
+    won = turn.guard.memory.cold_win
+    if won is None:
+        return
+    good = (Disk.UP_TO_DATE, Disk.CONSISTENT, Disk.UNKNOWN)
+    lost = {r.resource for r in volumes.replicas if r.disk not in good and r.link is not Link.DOWN}
+    if lost & set(won.generations):
+        kept = {name: generation for name, generation in won.generations.items() if name not in lost}
+        turn.remember(cold_win=replace(won, generations=kept))
+
+
+def _cold_winner(guard: Guard) -> bool:
+    won = guard.memory.cold_win
+    return won is not None and (won.boot_id, won.era) == (guard.boot_id, guard.memory.era)
+
+
+def _won_cold(turn: Turn, replica: Replica) -> bool:
+    """A cold start was won with this very generation, or with the one that it descends from, on this boot."""
+    won, now = turn.guard.memory.cold_win, replica.generations
+    if won is None or now is None or not _cold_winner(turn.guard):
+        return False
+    line = {identifier & MASK for identifier in (now.current, now.bitmap, *now.history)}
+    return won.generations.get(replica.resource) in line
 
 
 def _remember_generations(turn: Turn, volumes: Volumes) -> None:
@@ -87,6 +113,9 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         return
     # The answer is as old as the beat that it answers: `seq` is our own clock's moment of that beat.
     turn.put(ack=ack, acked=Instant(ack.seq), store_doubted=False)
+    heard = ack.peer_heard_s is not None and ack.peer_heard_s <= turn.guard.policy.heard_s
+    if heard != (turn.guard.peer_up_at is not None):
+        turn.put(peer_up_at=turn.now if heard else None)
     turn.unpage("store-doubted")
     if register is None:
         turn.page_once("no-register", "this pair has no register: run `pairguard init` once, while it is whole")
@@ -103,7 +132,7 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         turn.put(version_at=turn.now)
     if era_changed:
         shots = tuple(i for i in memory.intents if i.spawned and (i.drained is None or i.drained > turn.now))
-        turn.remember(used=(), confirmed_off=False, intents=shots)
+        turn.remember(used=(), confirmed_off=False, consented=False, cold_win=None, intents=shots)
         turn.put(right=None, closing=None)
         turn.soon("unbar")
         turn.soon("attest")
@@ -111,8 +140,15 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         # A hand-back: the attested session stays attested in the new era.
         turn.remember(session=replace(memory.session, era=register.era))
     _attested(turn, ack)
-    if ack.outdate and not primary(turn.guard) and turn.every("outdate", 5.0):
+    if ack.outdate and not primary(turn.guard) and _may_be_outdated(turn.guard) and turn.every("outdate", 5.0):
         turn.do(OutdateOwn())
+
+
+def _may_be_outdated(guard: Guard) -> bool:
+    """A disk of ours still passes for good. DRBD refuses while connected; one that is down has nothing to outdate."""
+    replicas = guard.volumes.replicas if guard.volumes is not None else ()
+    worse, not_now = (Disk.OUTDATED, Disk.INCONSISTENT, Disk.DISKLESS), (Link.CONNECTED, Link.RESYNC, Link.DOWN)
+    return any(r.disk not in worse and r.link not in not_now for r in replicas)
 
 
 def _outdated(turn: Turn, ack: BeatAck) -> bool:
@@ -216,31 +252,22 @@ def evidence(turn: Turn, *, cold: bool = False) -> Evidence:
         replicas=tuple(statements),
         cluster=cluster_word(turn),
         peer_member=guard.members.peer_member if guard.members is not None else None,
-        cold=cold,
+        cold=cold or _cold_winner(guard),
+        unfit=unfit(turn),
     )
-
-
-def cluster_word(turn: Turn) -> Literal["up", "down", "?"]:
-    """`down` only when our own corosync or controller has been gone, or silent, for `cluster_gone_s`."""
-    guard = turn.guard
-    if turn.since(guard.cluster_lost) >= guard.policy.cluster_gone_s and guard.cluster_lost is not None:
-        return "down"
-    members, cluster = guard.members, guard.cluster
-    if members is not None and cluster is not None and (members.running, cluster.controller) == (Up.UP, Up.UP):
-        return "up"
-    return "?"
 
 
 def _statement(turn: Turn, replica: Replica, from_metadata: bool) -> ReplicaStatement:
     guard = turn.guard
     generations = None if replica.unverified else replica.generations
     ledger = guard.ledgers.get(replica.resource)
-    age = write_age(ledger, turn.now) if ledger is not None else None
+    # What is down nobody watched; after a boot the arbiter knows what was attested before it (lastwords).
+    age = write_age(ledger, turn.now) if ledger is not None and replica.link is not Link.DOWN else None
     if age is not None and replica.role is Role.PRIMARY and replica.link not in (Link.CONNECTED, Link.RESYNC):
         # Cut, one write may be under way: on this disk and perhaps on the peer's, acknowledged nowhere. Without this
         # a secondary that took it in the last moment would seem to have written after its primary (V15, V16).
         age = Age(0.0, age.hi_s)
-    continuous = guard.memory.continuous.get(replica.resource, False)
+    continuous = guard.memory.continuous.get(replica.resource, False) or _won_cold(turn, replica)
     disk = replica.disk
     if from_metadata:
         # Cold continuity (E3): the attested generation, consistent and was-up-to-date, as metadata tells it.
@@ -293,6 +320,7 @@ def accept_store(turn: Turn, job: str) -> None:
         turn.do(AnswerPerson(job, "not-whole", text))
         return
     turn.remember(store_id=None, version=0, era=0, session=None, continuous={}, used=(), confirmed_off=False)
+    turn.remember(consented=False, cold_win=None)
     turn.put(store_doubted=False, ack=None, acked=None)
     turn.note("session-forgotten", "a person accepted the arbiter's new store")
     turn.do(AnswerPerson(job, "accepted", "the next register heard is believed"))

@@ -4,6 +4,8 @@
 2. A target that answered live is never fenced without its yield, whatever the row says.
 3. Without continuity of the candidate's own disk a silent target's words tie to nothing: they are stale.
 4. What either side does not know is unknown, and unknown grants nothing.
+5. A living primary is asked to step back only if its own cluster is unfit by its own words, and is passed over only
+   with its yield, its gate proven on, its disk known, and write ages that were really compared.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from guard.core.verdict import Case, Result, Verdict, after_yield, combine, judg
 from guard.core.writes import AgeOrder, Relation, compare, relation
 
 Fresh = Literal["live", "silent", "stale"]
+LIVING_PRIMARY = ("V17", "V18")  # they read CONSENT once that primary yields
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +90,20 @@ def rule(bundle: Bundle, purpose: Purpose, policy: Policy, *, cold: bool) -> Rul
         case Result.PREFER_T | Result.PERSON:
             return Ruling(verdict, "no", basis, verdict.reason)
     if purpose == "fence" and bundle.fresh == "live" and not bundle.target_yielded:
-        return Ruling(verdict, "no", basis, "living-target")
+        return Ruling(verdict, "want-yield", basis, "living-target")
     return Ruling(verdict, "commit", basis, verdict.reason)
 
 
-def reconfirmed(bundle: Bundle, *, cold: bool) -> tuple[str, str] | None:
+def reconfirmed(bundle: Bundle) -> tuple[str, str] | None:
     """Why a win may not be used again now (reason, text), or None.
 
     The decision stands, but only while the winner still has what it won with: a winner whose disk left UpToDate
     (connected, the loser may have been primary without it) or whose target is newer would fence the newest data.
+    After a cold start that was won a disk may be only Consistent: it met nobody since.
     """
     mine = {r.resource: r for r in bundle.candidate.replicas}
     theirs = {r.resource: r for r in bundle.target.replicas} if bundle.target else {}
-    good = {Disk.UP_TO_DATE.value, Disk.CONSISTENT.value} if cold else {Disk.UP_TO_DATE.value}
+    good = {Disk.UP_TO_DATE.value, Disk.CONSISTENT.value} if bundle.candidate.cold else {Disk.UP_TO_DATE.value}
     for name, replica in mine.items():
         if replica.disk not in good or not replica.continuous:
             return "own-disk-discontinuous", f"own disk of {name} has not been UpToDate without a break since the win"
@@ -118,8 +122,8 @@ def _one(bundle: Bundle, mine: ReplicaStatement, theirs: ReplicaStatement | None
     if fresh == "silent" and not mine.continuous:
         fresh = "stale"
     order = compare(
-        _age(mine, bundle.candidate_age_s),
-        _age(theirs, bundle.target_age_s) if theirs else None,
+        _age(bundle.candidate, mine, bundle.candidate_age_s),
+        _age(bundle.target, theirs, bundle.target_age_s) if theirs else None,
         sampling_s=policy.sampling_s,
         target_silent=fresh != "live",
     )
@@ -137,8 +141,7 @@ def _one(bundle: Bundle, mine: ReplicaStatement, theirs: ReplicaStatement | None
     doubt = _doubt(verdict, mine, theirs, order, bundle.candidate.cold)
     if doubt is not None:
         return replace(verdict, result=Result.PERSON, reason=doubt[0], text=doubt[1])
-    if bundle.target_yielded and fresh == "live":
-        verdict = after_yield(verdict, Disk(mine.disk))
+    verdict = _with_yield(bundle, verdict, mine, theirs, order) if fresh == "live" else verdict
     return settle_tie(verdict, bundle.preferred_is_candidate)
 
 
@@ -159,10 +162,38 @@ def _doubt(
     return None
 
 
-def _age(statement: ReplicaStatement, elapsed_s: float | None) -> Age | None:
-    """The statement's write age as of now; None = not known, also when the elapsed time is not known."""
+def _with_yield(
+    bundle: Bundle, verdict: Verdict, mine: ReplicaStatement, theirs: ReplicaStatement | None, order: AgeOrder
+) -> Verdict:
+    """What a yield that was given, or that may be asked for, makes of the verdict on a living target (law 5)."""
+    if verdict.row not in LIVING_PRIMARY:
+        return after_yield(verdict, Disk(mine.disk)) if bundle.target_yielded else verdict
+    proven = (
+        theirs is not None
+        and theirs.gate is True
+        and Disk(theirs.disk) is not Disk.UNKNOWN
+        and mine.role == Role.SECONDARY.value
+        and order is AgeOrder.OVERLAP
+    )
+    if not proven or Disk(mine.disk) is not Disk.UP_TO_DATE:
+        return verdict
+    if bundle.target_yielded:
+        return after_yield(verdict, Disk(mine.disk))
+    if bundle.target is not None and bundle.target.unfit:
+        text = "the living primary's own cluster is unfit: it is asked to yield"
+        return replace(verdict, result=Result.CONSENT, reason=f"{verdict.reason}-unfit", text=text)
+    return verdict
+
+
+def _age(said: Evidence | None, statement: ReplicaStatement, elapsed_s: float | None) -> Age | None:
+    """The statement's write age as of now; None = not known, also when the elapsed time is not known.
+
+    Connected, more was written since the last sample, or since it was said: then only the upper end is known.
+    """
     if statement.age_lo_s is None or elapsed_s is None:
         return None
+    if said is not None and said.connected:
+        return Age(0.0, None if statement.age_hi_s is None else statement.age_hi_s + elapsed_s)
     return Age(statement.age_lo_s, statement.age_hi_s).older(elapsed_s)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from guard.core import claim as judging
-from guard.core.attesting import cluster_word, evidence
+from guard.core.attesting import MASK, evidence
 from guard.core.disturbance import Attribution, target_ports_down
-from guard.core.evidence import Disk, Link
+from guard.core.evidence import Disk, Link, Power
 from guard.core.evidence import Suspended as Suspension
 from guard.core.instant import after
 from guard.core.messages import (
@@ -29,23 +29,28 @@ from guard.core.messages import (
     Refused,
     Won,
 )
-from guard.core.step import AnswerPerson, Promise, ResumeWrites, Suspended, SuspendWrites
+from guard.core.step import AnswerPerson, ColdWin, Promise, ResumeWrites, Suspended, SuspendWrites
 from guard.core.turn import (
     Attempt,
     Guard,
     Right,
     Turn,
     arbiter_up,
+    cold,
     connected,
+    idle,
     inhibits,
     peer_silent,
     primary,
     session,
     sitting,
     undrained,
+    unfit,
 )
 
 ASKED_S_MAX = 3.0  # T_corr + the wait for the target + a round trip, generously; then a new nonce
+ASK_YIELD_S = 5.0  # a living target that does not yield to a fence is not asked more often
+COLD_SECOND_S = 10.0  # the preferred node of two that live claims first: a node with a claim of its own cannot yield
 GATHER_S = 2.0  # how often a silent peer lets the arbiter gather
 PORTS: dict[Attribution, Ports] = {
     Attribution.NODE: "down-alone",
@@ -54,8 +59,13 @@ PORTS: dict[Attribution, Ports] = {
 }
 
 
-def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False, releasing: bool = False) -> tuple[str, str] | None:
-    """Why no claim may be started now (reason, text), or None. Step 1 of the claim, and law 1."""
+def obstacle(
+    turn: Turn, purpose: Purpose, *, cold: bool = False, releasing: bool = False, yielding: bool = False
+) -> tuple[str, str] | None:
+    """Why no claim may be started now (reason, text), or None. Step 1 of the claim, and law 1.
+
+    `yielding`: the target is asked to yield, or has: that ends `peer-alive`, so that alone is no obstacle.
+    """
     guard = turn.guard
     if not guard.journal_ok:
         return "journal", "the journal cannot be written: nothing is decided"
@@ -83,14 +93,16 @@ def obstacle(turn: Turn, purpose: Purpose, *, cold: bool = False, releasing: boo
     members = guard.members
     if members is not None and members.votes_three and members.quorate is not True:
         return "no-quorum", "this partition is not quorate"
-    return inhibited(turn, purpose, cold=cold, releasing=releasing)
+    return inhibited(turn, purpose, cold=cold, releasing=releasing, yielding=yielding)
 
 
-def inhibited(turn: Turn, purpose: Purpose, *, cold: bool, releasing: bool) -> tuple[str, str] | None:
-    """Why an inhibit known here forbids `purpose` now, or None."""
+def inhibited(
+    turn: Turn, purpose: Purpose, *, cold: bool, releasing: bool, yielding: bool = False
+) -> tuple[str, str] | None:
+    """Why an inhibit known here forbids `purpose` now, or None. `yielding`: see `obstacle`."""
     guard = turn.guard
     refusing = judging.refusing(
-        inhibits(guard),
+        tuple(i for i in inhibits(guard) if not (yielding and i.kind == "peer-alive")),
         purpose,
         sitting=sitting(guard),
         cold=cold,
@@ -202,26 +214,25 @@ def consider(turn: Turn, *, ready: bool) -> None:
             drop(turn, ruling.reason, ruling.verdict.text)
             return
         if ruling.next == "want-yield" and not attempt.want_yield:
-            turn.put(attempt=None)
-            begin(
-                turn,
-                attempt.purpose,
-                attempt.job,
-                want_yield=True,
-                cold=attempt.cold,
-                releasing=attempt.releasing,
-            )
+            _ask_yield(turn, attempt, ruling.reason, ruling.verdict.text)
             return
         if ruling.next != "commit":
             drop(turn, ruling.reason, ruling.verdict.text)
             return
-    elif (doubt := judging.reconfirmed(judging.bundle_of(offer, waited), cold=attempt.cold)) is not None:
+    elif (doubt := judging.reconfirmed(judging.bundle_of(offer, waited))) is not None:
         drop(turn, *doubt)
         return
     elif attempt.dry:
         drop(turn, "winner-us", "this node has won the era already")
         return
-    why = obstacle(turn, attempt.purpose, cold=attempt.cold, releasing=attempt.releasing)
+    elif attempt.purpose == "fence" and offer.fresh == "live" and not offer.target_yielded:
+        drop(turn, "living-target", "the target answered: it is never fenced without its yield")
+        return
+    if offer.fresh == "live" and _power(turn, attempt) is Power.OFF:
+        drop(turn, "device-contradicts", "the target answers, yet its fence device reads off: it is another node's")
+        return
+    yielded = offer.target_yielded  # the arbiter's list, as it was heard last, may be older
+    why = obstacle(turn, attempt.purpose, cold=attempt.cold, releasing=attempt.releasing, yielding=yielded)
     if why is not None:
         drop(turn, *why)
         return
@@ -239,6 +250,24 @@ def consider(turn: Turn, *, ready: bool) -> None:
         turn.tell_arbiter(commit, expires_s=guard.policy.fire_s)
 
 
+def _ask_yield(turn: Turn, attempt: Attempt, reason: str, text: str) -> None:
+    """Claim once more, with the question for the target's yield. For a fence only beside a device that reads `on`,
+    and not again and again: a target that yields stops writing until the claim is decided."""
+    if attempt.purpose == "fence":
+        if _power(turn, attempt) is not Power.ON:
+            return  # the preflight is under way, or the device does not answer: the offer passes
+        if not turn.every("ask-yield", ASK_YIELD_S):
+            drop(turn, reason, text)
+            return
+    turn.put(attempt=None)
+    begin(turn, attempt.purpose, attempt.job, want_yield=True, cold=attempt.cold, releasing=attempt.releasing)
+
+
+def _power(turn: Turn, attempt: Attempt) -> Power | None:
+    """What the fence device said last to the request that this claim is for."""
+    return next((job.power for job in turn.guard.agents if job.id == attempt.job), None)
+
+
 def _record(turn: Turn, attempt: Attempt, offer: Offer, ruling: judging.Ruling) -> None:
     """One complete record a verdict: what `explain` shows."""
     data: dict[str, object] = {
@@ -251,6 +280,7 @@ def _record(turn: Turn, attempt: Attempt, offer: Offer, ruling: judging.Ruling) 
         "fresh": offer.fresh,
         "candidate": offer.candidate,
         "target": offer.target,
+        "candidate_age_s": offer.candidate_age_s,
         "target_age_s": offer.target_age_s,
         "yielded": offer.target_yielded,
         "era": offer.register.era,
@@ -275,10 +305,18 @@ def heard_won(turn: Turn, won: Won) -> None:
     if turn.since(attempt.committed) > guard.policy.fire_s:
         drop(turn, "win-too-late", "the win came later than T_fire after the commit: no right follows")
         return
-    stopped = inhibited(turn, attempt.purpose, cold=attempt.cold, releasing=attempt.releasing)
+    offer = attempt.offer
+    yielded = offer is not None and offer.target_yielded
+    stopped = inhibited(turn, attempt.purpose, cold=attempt.cold, releasing=attempt.releasing, yielding=yielded)
     if stopped is not None:
         drop(turn, stopped[0], f"an inhibit came between commit and win: {stopped[1]}")
         return
+    stepped_back = yielded and offer is not None and offer.target is not None and offer.target.unfit
+    if attempt.releasing and stepped_back:
+        turn.remember(consented=True)
+    if attempt.cold and offer is not None:
+        won_with = {r.resource: r.current & MASK for r in offer.candidate.replicas if r.current is not None}
+        turn.remember(cold_win=ColdWin(guard.boot_id, won.era, won_with))
     right = Right(
         purpose=attempt.purpose,
         era=won.era,
@@ -288,7 +326,7 @@ def heard_won(turn: Turn, won: Won) -> None:
         job=attempt.job,
         cold=attempt.cold,
         releasing=attempt.releasing,
-        target_live=attempt.offer is not None and attempt.offer.fresh == "live",
+        target_live=offer is not None and offer.fresh == "live" and not stepped_back,
     )
     turn.put(right=right, attempt=None)
     turn.note("won", f"won era {won.era} for `{won.purpose}`", era=won.era, version=won.version, purpose=won.purpose)
@@ -372,11 +410,11 @@ def heard_ask(turn: Turn, ask: Ask) -> None:
     if ask.candidate != guard.peer:
         return
     promise = guard.memory.promise
-    if promise is not None:
+    if promise is not None and not (ask.want_yield and promise.nonce != ask.nonce and _lost_for_good(guard, promise)):
         # One promise at a time: a late question of an older claim must not replace one that is being counted on.
         _answer(turn, ask.nonce, yielded=ask.want_yield and promise.nonce == ask.nonce)
         return
-    if ask.want_yield and _may_yield(turn, ask.purpose):
+    if ask.want_yield and _may_yield(turn, ask.purpose if promise is None else "fence"):
         turn.put(yielding=ask.nonce)
         turn.remember(suspended=True)
         turn.do(SuspendWrites(ask.nonce))
@@ -384,21 +422,37 @@ def heard_ask(turn: Turn, ask: Ask) -> None:
     _answer(turn, ask.nonce, yielded=False)
 
 
+def _lost_for_good(guard: Guard, promise: Promise) -> bool:
+    """The peer won the era of this promise: nothing but the end of that era voids it, so it may be said once more."""
+    register = guard.ack.register if guard.ack is not None else None
+    if register is None or guard.store_doubted:
+        return False
+    return register.winner == guard.peer and register.era == promise.era
+
+
 def _may_yield(turn: Turn, purpose: Purpose) -> bool:
-    """No claim, right or shot of its own; and nothing runs here, or this node's own cluster is unfit."""
+    """No claim, right or shot of its own; and it is primary of nothing, or unfit.
+
+    To a fence a node yields only if it is unfit, and never under a hold of people or of a network that changes.
+    """
     guard = turn.guard
     busy = guard.attempt is not None or guard.right is not None or guard.yielding is not None
     register = guard.ack.register if guard.ack is not None else None
-    mine = register is not None and register.winner == guard.me
+    mine = register is None or guard.store_doubted or register.winner == guard.me or bool(guard.memory.used)
     armed = any(job.stage != "wait" for job in guard.agents)
     if busy or mine or armed or undrained(guard, turn.now):
         return False
-    unfit = cluster_word(turn) == "down" or (guard.cluster is not None and guard.cluster.failed_stop)
-    idle = guard.volumes is not None and not primary(guard)
     if purpose == "fence":
-        quorate = guard.members is not None and guard.members.quorate is True
-        return unfit or (idle and not quorate)
-    return unfit or idle
+        return unfit(turn) and all(i.kind == "peer-alive" for i in inhibits(guard))
+    return unfit(turn) or idle(guard)
+
+
+def peer_unfit(turn: Turn) -> bool:
+    """The peer's guard, heard a moment ago, says that its own cluster is unfit."""
+    ack = turn.guard.ack
+    if ack is None or ack.peer_hold is None or ack.peer_heard_s is None or not arbiter_up(turn.guard, turn.now):
+        return False
+    return ack.peer_hold.unfit and ack.peer_heard_s <= turn.guard.policy.heard_s
 
 
 def suspended(turn: Turn, event: Suspended) -> None:
@@ -408,7 +462,9 @@ def suspended(turn: Turn, event: Suspended) -> None:
         return
     turn.put(yielding=None)
     if event.done:
-        promise = Promise(event.nonce, guard.memory.era, session(guard), primary(guard))
+        made = Promise(event.nonce, guard.memory.era, session(guard), primary(guard), guard.boot_id)
+        first = guard.memory.promise  # said once more: what was true when writes were first suspended stays
+        promise = made if first is None else replace(first, nonce=event.nonce)
         turn.remember(promise=promise)
         turn.note("yielded", "this node yielded: it neither claims nor writes until the arbiter voids it")
     _answer(turn, event.nonce, yielded=event.done)
@@ -456,6 +512,7 @@ def heard_nonce(turn: Turn, answer: NonceIs) -> None:
     if promise is None or answer.about != promise.nonce or answer.state in ("open", "winner-peer"):
         return
     broke = not connected(guard) or session(guard) != promise.session
+    broke = broke and promise.boot_id == guard.boot_id  # after a boot it is no primary: nothing was carried over
     if (promise.primary and broke) or not _resumable(turn):
         # Measured trap: suspend, disconnect, reconnect, resume makes a generation that the peer does not have.
         turn.page_once(
@@ -474,16 +531,20 @@ def heard_nonce(turn: Turn, answer: NonceIs) -> None:
 def cold_start(turn: Turn) -> None:
     """After T_cold alone, nothing running, no winner: the guard itself claims `alone` (section 4, Cold start)."""
     guard = turn.guard
-    if guard.memory.boot_id == guard.boot_id or guard.ever_connected or guard.attempt is not None:
+    if not cold(guard) or guard.attempt is not None:
         return
-    if "alone" in guard.memory.used:
-        return  # won already: Pacemaker and DRBD ask from here on
-    members = guard.members
+    members, won = guard.members, guard.memory.cold_win
+    if won is not None and won.boot_id == guard.boot_id and members is not None and members.quorate is not False:
+        return  # won on this boot and unblocked: Pacemaker and DRBD ask from here on
     if members is None or members.peer_member is not False or guard.ack is None or guard.ack.register is None:
         return
     register = guard.ack.register
     waited = min(turn.since(guard.started), guard.network.quiet_for_s(turn.now))
-    due = register.winner == guard.me or waited >= guard.policy.cold_s
+    wait_s = guard.policy.cold_s
+    if guard.peer_up_at is not None:  # it may be about to join; and of two that live the preferred one claims first
+        waited = min(waited, turn.since(guard.peer_up_at))
+        wait_s += COLD_SECOND_S if register.preferred == guard.peer else 0.0
+    due = register.winner == guard.me or waited >= wait_s
     if due and register.winner != guard.peer and turn.every("cold", 5.0) and obstacle(turn, "alone", cold=True) is None:
         begin(turn, "alone", None, cold=True)
 

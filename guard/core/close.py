@@ -60,6 +60,8 @@ def _returnable(turn: Turn) -> bool:
         return False
     if guard.memory.since_era is None or guard.memory.since_era >= ack.register.era:
         return False  # this memory began in this era: it cannot know whether the win was used before
+    if guard.memory.consented and ack.peer_hold is not None and ack.peer_hold.unfit:
+        return False  # the peer stepped back and cannot serve: the hold is released first, then the agent goes on
     waiting = guard.handlers or any(job.stage != "wait" for job in guard.agents)
     alive = ack.peer_heard_s is not None and ack.peer_heard_s <= guard.policy.heard_s
     return not waiting and alive and not guard.memory.intents
@@ -122,6 +124,8 @@ def heard_closed(turn: Turn, closed: Closed) -> None:
         version=register.version,
         used=(),
         confirmed_off=False,
+        consented=False,
+        cold_win=None,
         intents=tuple(i for i in guard.memory.intents if i.drained is None or i.drained > turn.now),
     )
     turn.put(version_at=turn.now)

@@ -9,8 +9,6 @@
    bridge raises none then and neither does an edge port elsewhere (IEEE 802.1D-2004, topology change machine), so
    a switch that counts one is flushing its tables. Being wrong here costs a delay, never a fence.
 6. `target_ports_down` says NODE only on fresh sightings of every port of the peer and a steady rest; else UNKNOWN.
-
-MAC moves (`SignKind.MAC_MOVE`) have no input here: no port of `guard.ports` reads forwarding tables.
 """
 
 from __future__ import annotations

@@ -181,6 +181,21 @@ class ClusterView:
     active_here: bool | None = None  # the pair's promoted resource runs on this node
 
 
+def unseen_cluster(at: Instant, controller: Up = Up.UNKNOWN) -> ClusterView:
+    """Nothing could be read: what is not known is not ours to touch, and may have a shot queued."""
+    return ClusterView(
+        at=at,
+        controller=controller,
+        peer_controller=Up.UNKNOWN,
+        maintenance=None,
+        ours=None,
+        persons_maintenance=True,
+        managed=None,
+        failed_stop=False,
+        pending=(SHOTS_UNREAD,),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Forecast:
     """What the cluster's own scheduler says would happen (crm_simulate). `error` set: nothing was proven."""
@@ -257,7 +272,6 @@ class SignKind(StrEnum):
     PEER_LINK_DOWN = "peer-link-down"
     TOPOLOGY_CHANGE = "topology-change"
     PATH_PORT_FLAP = "path-port-flap"
-    MAC_MOVE = "mac-move"
     REPLICATION_FLAP = "replication-flap"
     STORM = "storm"
     PEER_ALIVE = "peer-alive"

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Literal
 
 from guard.core.evidence import Sign, SignKind, Up
-from guard.core.instant import elapsed_s
+from guard.core.instant import Instant, elapsed_s
 from guard.core.messages import HoldStatement, InhibitView, LiftInhibit, SetInhibit
 from guard.core.step import (
     AnswerPerson,
@@ -26,9 +26,10 @@ from guard.core.step import (
     PurgeShot,
     SetHold,
 )
-from guard.core.turn import Guard, Turn, arbiter_up, braked, connected, inhibits, undrained, whole
+from guard.core.turn import Guard, Turn, arbiter_up, braked, connected, inhibits, undrained, unfit, whole
 
 Stage = Literal["none", "braked", "in-force", "held", "settling", "releasing"]
+LEASE_SLACK_S = 15.0  # the guard counts a lease down in steps of 10 s, the arbiter all the time
 LEFT_OVER_S = 5.0  # our property with nobody holding: looked at this often, and not right after a release
 FORECAST_S_MAX = 6.0  # an older forecast proves nothing about now
 
@@ -57,6 +58,7 @@ def statement(turn: Turn) -> HoldStatement:
         pending_shots=len(guard.cluster.pending) if guard.cluster is not None else None,
         quiet_for_s=guard.network.quiet_for_s(turn.now),
         whole=whole(guard),
+        unfit=unfit(turn),
     )
 
 
@@ -151,13 +153,17 @@ def _set(turn: Turn, view: InhibitView) -> None:
 def _tell(turn: Turn) -> None:
     """Repeat own inhibits until the arbiter's own list shows them as they are."""
     guard = turn.guard
+    if not guard.memory.inhibits:
+        return
     theirs = {i.id: i for i in guard.ack.inhibits} if guard.ack is not None else {}
     # One that has ended and is not listed was lifted: said again it would only come back from the dead.
     own = guard.memory.inhibits.values()
     missing = [
         i
         for i in own
-        if not _same(theirs.get(i.id), i) and _protects(guard, i) and not (i.ended and i.id not in theirs)
+        if not _same(theirs.get(i.id), i)
+        and (_protects(guard, i) or i.ended)  # its end is told also after a boot: the arbiter may list it from before
+        and not (i.ended and i.id not in theirs)
     ]
     if missing and turn.every("set-inhibit", 0.5):
         for view in missing:
@@ -165,8 +171,13 @@ def _tell(turn: Turn) -> None:
 
 
 def _same(theirs: InhibitView | None, own: InhibitView) -> bool:
-    """The arbiter's list shows it as it is; where we have no moment the arbiter's wall clock stands."""
-    return theirs is not None and replace(theirs, since_wall=own.since_wall or theirs.since_wall) == (
+    """The arbiter's list shows it as it is; where we have no moment the arbiter's wall clock stands, and of a lease
+    that less is left there is what this guard takes over (`adopt`)."""
+    if theirs is None:
+        return False
+    if own.lease_s is not None and theirs.lease_s is not None and theirs.lease_s - own.lease_s <= LEASE_SLACK_S:
+        theirs = replace(theirs, lease_s=own.lease_s)
+    return replace(theirs, since_wall=own.since_wall or theirs.since_wall) == (
         own if own.since_wall else replace(own, since_wall=theirs.since_wall)
     )
 
@@ -281,10 +292,11 @@ def lift(turn: Turn, *, everyones: bool = False) -> None:
             listed = True
     if listed:
         return
-    if guard.cluster is not None and guard.cluster.ours is None:
+    view = guard.cluster
+    if view is not None and view.ours is None and view.maintenance is not None:
         _released(turn)
         return
-    turn.do(ClearHold(hold_id(guard)))
+    turn.do(ClearHold(hold_id(guard)))  # again until it was read back: a view that shows nothing proves nothing
 
 
 def written(turn: Turn, event: HoldWritten) -> None:
@@ -303,6 +315,7 @@ def _released(turn: Turn) -> None:
     turn.remember(inhibits={}, holding=False)
     turn.put(forecasts={}, lifting=False)
     turn.unpage("held-peer-alive")
+    turn.unpage("lease-over")
     turn.soon("left-over")
     turn.every("left-over", LEFT_OVER_S)  # what the cluster showed until now may still name it
     turn.note("released", "the hold is over: our property is taken back, this node may claim again")
@@ -356,10 +369,39 @@ def adopt(turn: Turn) -> None:
         same = own is not None and theirs.since_wall == own.since_wall
         if own is not None and same and theirs.kind in ("person", "change") and theirs.ended and not own.ended:
             turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, ended=True)})
+        elif own is not None and same and not own.ended and _shorter(theirs, own):
+            turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, lease_s=theirs.lease_s)})
+    _others_leases(turn)
+
+
+def _shorter(theirs: InhibitView, own: InhibitView) -> bool:
+    """The arbiter went on counting the lease while this guard was down."""
+    return theirs.lease_s is not None and own.lease_s is not None and own.lease_s - theirs.lease_s > LEASE_SLACK_S
+
+
+def lease_left(guard: Guard, view: InhibitView, now: Instant) -> float | None:
+    """Seconds left of a lease; None: it has none. One that the arbiter shows goes on while the arbiter is silent."""
+    if view.lease_s is None or view.ended or view.id in guard.memory.inhibits or guard.acked is None:
+        return view.lease_s
+    return max(view.lease_s - elapsed_s(guard.acked, now), 0.0)
+
+
+def _others_leases(turn: Turn) -> None:
+    """A lease that was opened on the other node ran out: its guard may be gone, so this one tells people too."""
+    guard = turn.guard
+    for view in guard.ack.inhibits if guard.ack is not None else ():
+        left = lease_left(guard, view, turn.now)
+        if view.id not in guard.memory.inhibits and left is not None and left <= 0:
+            _lease_over(turn, view)
+
+
+def _lease_over(turn: Turn, view: InhibitView) -> None:
+    turn.page_once("lease-over", f"the lease of {view.owner} ran out; still held until a release is proven safe")
 
 
 def leases(turn: Turn, elapsed: float) -> None:
-    """`elapsed` seconds went by. A lease that ran out ends nothing by itself: the release still asks for proof."""
+    """`elapsed` seconds went by. A lease that ran out releases nothing by itself: the release still asks for proof."""
+    _others_leases(turn)
     for inhibit in tuple(turn.guard.memory.inhibits.values()):
         if inhibit.lease_s is None or inhibit.ended:
             continue
@@ -368,8 +410,7 @@ def leases(turn: Turn, elapsed: float) -> None:
             turn.remember(inhibits={**turn.guard.memory.inhibits, inhibit.id: replace(inhibit, lease_s=left)})
         else:
             _set(turn, replace(inhibit, ended=True, lease_s=0.0))
-            text = f"the lease of {inhibit.owner} ran out; still held until a release is proven safe"
-            turn.note("lease-over", text, page=True)
+            _lease_over(turn, inhibit)
 
 
 def flapping_replication(guard: Guard) -> bool:

@@ -13,7 +13,7 @@ from typing import assert_never
 from guard.core import attesting, claiming, close, disturbance, hold, shot
 from guard.core.attest import Halves
 from guard.core.disturbance import Network
-from guard.core.evidence import Up
+from guard.core.evidence import Power, Up
 from guard.core.instant import Instant, after
 from guard.core.messages import (
     Answer,
@@ -58,6 +58,7 @@ from guard.core.step import (
     Memory,
     OpenHold,
     PowerRead,
+    ReadPower,
     Reconsider,
     Resumed,
     Retuned,
@@ -74,11 +75,12 @@ from guard.core.step import (
     SuspendWrites,
     Tick,
 )
-from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected, peer_silent, whole
+from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected, inhibits, peer_silent, unfit, whole
 from guard.core.writes import Ledger, fold
 from guard.core.writes import age as write_age
 
 LEDGER_S = 10.0  # how often the write ledger is made durable; its copy at the arbiter is newer (every attest)
+SOUNDED_S_MAX = 6.0  # an older power reading says nothing of a fence device now
 LEASE_TICK_S = 10.0  # how often the durable rest of a lease is counted down
 
 
@@ -360,16 +362,40 @@ def _winner_gone(turn: Turn) -> None:
 
 
 def _releasing_claim(turn: Turn) -> None:
-    """Every inhibit has ended by its own evidence and all is quiet; only "not whole" keeps the hold (exception a)."""
+    """Every inhibit has ended by its own evidence and all is quiet; only "not whole" keeps the hold (exception a).
+
+    A peer that lives but whose cluster is unfit is asked to yield: that ends `peer-alive`, and with it this stands as
+    over a silent one. Only beside a fence device that reads `on`: nobody stops writing for a fence that cannot come.
+    """
     guard = turn.guard
     if not guard.memory.holding or guard.attempt is not None or guard.right is not None:
         return
+    if unfit(turn):
+        return  # won, it would only bar a peer that can serve
     if guard.members is not None and guard.members.peer_member is True:
         return  # it is there: only Pacemaker's join or the resync is missing, and that comes by itself
+    asks = claiming.peer_unfit(turn) or guard.memory.consented
     why = hold.refusal(turn)
+    standing = [i for i in inhibits(guard) if not i.ended]
+    if standing and asks and all(i.kind == "peer-alive" for i in standing):
+        why = ("not-whole", "the peer may yet yield")
     if why is None or why[0] != "not-whole" or guard.network.quiet_for_s(turn.now) < guard.policy.settle_s:
+        return
+    if asks and not _peer_on(turn):
         return
     if not turn.every("releasing", 5.0 + turn.fraction()):
         return
-    if claiming.obstacle(turn, "alone", releasing=True) is None:
-        claiming.begin(turn, "alone", None, releasing=True)
+    if claiming.obstacle(turn, "alone", releasing=True, yielding=asks) is None:
+        claiming.begin(turn, "alone", None, releasing=True, want_yield=asks)
+
+
+def _peer_on(turn: Turn) -> bool:
+    """The peer's fence device answered our own reading a moment ago: on."""
+    guard = turn.guard
+    if guard.sounded is Power.ON and turn.since(guard.sounded_at) <= SOUNDED_S_MAX:
+        return True
+    if turn.every("sound", SOUNDED_S_MAX):
+        token = turn.nonce()
+        turn.put(sounding=token)
+        turn.do(ReadPower(token, guard.peer, 0.0))
+    return False

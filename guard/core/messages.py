@@ -73,6 +73,7 @@ class HoldStatement:
     pending_shots: int | None
     quiet_for_s: float
     whole: bool | None
+    unfit: bool = False  # as in `Evidence`
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ class Evidence:
     replicas: tuple[ReplicaStatement, ...]
     cluster: Literal["up", "down", "?"]
     peer_member: bool | None
-    cold: bool = False  # statements were read from metadata before `drbdadm up`; nothing runs here
+    cold: bool = False  # statements rest on metadata read before `drbdadm up`; or a cold start was won with them
+    unfit: bool = False  # it cannot serve, by its own words (turn.unfit): asked to yield to a fence, it may
 
 
 # ------------------------------------------------------------------ guard -> arbiter

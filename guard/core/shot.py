@@ -83,7 +83,11 @@ def _agent(turn: Turn, job: AgentJob) -> None:
     if why is not None and not (why[0] == "peer-alive" and job.offs >= 2):
         _say(turn, job, why[1])
         return
-    begin(turn, "fence", job.id, off_twice=job.offs >= 2)
+    register = guard.ack.register if guard.ack is not None else None
+    won = (register is not None and register.winner == guard.me) or bool(guard.memory.used)
+    if won and job.power is None and job.reading is not None:
+        return  # no verdict is asked again, so the yield is asked for at once, if the device reads on
+    begin(turn, "fence", job.id, want_yield=won and job.power is Power.ON, off_twice=job.offs >= 2)
 
 
 def _preflight(turn: Turn, job: AgentJob) -> None:
@@ -178,6 +182,8 @@ def shot_ended(turn: Turn, event: ShotEnded) -> None:
 
 
 def power_read(turn: Turn, event: PowerRead) -> None:
+    if event.token == turn.guard.sounding:
+        turn.put(sounding=None, sounded=event.power, sounded_at=turn.now)
     job = next((j for j in turn.guard.agents if j.reading == event.token), None)
     if job is None:
         return
@@ -337,6 +343,8 @@ def _use(turn: Turn, purpose: str) -> None:
 def _tell_person(turn: Turn) -> None:
     """Page for as long as a request waits for what only a person may be able to mend."""
     guard = turn.guard
+    if not guard.agents and not guard.handlers and guard.paged.isdisjoint(PERSONS):
+        return
     asked: list[tuple[Purpose, AgentJob | HandlerJob]] = [("fence", j) for j in guard.agents if j.stage == "wait"]
     asked += [("alone", j) for j in guard.handlers]
     found: dict[str, str] = {}

@@ -51,6 +51,16 @@ class Promise:
     era: int
     session: str | None  # the session at that time: if it broke, I/O is not resumed without a comparison
     primary: bool
+    boot_id: str = ""  # a boot ends the suspension itself, and what it would have done to the generation
+
+
+@dataclass(frozen=True, slots=True)
+class ColdWin:
+    """A cold start was won on this boot with these generations (resource -> current, bit 0 masked)."""
+
+    boot_id: str
+    era: int
+    generations: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +91,8 @@ class Memory:
     intents: tuple[Intent, ...] = ()
     used: tuple[Purpose, ...] = ()  # uses of a win in `era`, written before the use
     confirmed_off: bool = False  # the peer was confirmed off in `era`
+    consented: bool = False  # the living peer, unfit, yielded to a releasing claim that was won in `era`
+    cold_win: ColdWin | None = None  # what was won with nothing running: continuous by metadata, not by testimony
     promise: Promise | None = None
     inhibits: Mapping[str, InhibitView] = field(default_factory=dict)
     holding: bool = False  # our property was set and has not been taken back
@@ -138,9 +150,9 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class SawProbe:
-    """Has any ring address of the peer answered the guard's own probe within the last 0.4 s?"""
+    """Has any ring address of the peer answered the guard's own probe within the last 0.4 s? None: not known."""
 
-    answered: bool
+    answered: bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,7 @@ class Guard:
     whole_since: Instant | None = None
     ever_whole: bool = False  # since this guard started: only a peer that was there can fall silent
     silent_since: Instant | None = None
+    peer_up_at: Instant | None = None  # since when the arbiter hears the peer's guard; None = it does not
     # what the arbiter said last
     ack: BeatAck | None = None
     acked: Instant | None = None  # when the beat that it answers was sent: what it says is no older
@@ -163,6 +164,9 @@ class Guard:
     closing: Closing | None = None
     lifting: bool = False  # a releasing claim was won: the hold is being lifted on this node
     yielding: str | None = None  # nonce of the Ask whose yield waits for the suspension
+    sounding: str | None = None  # token of a power reading of our own, for a release that needs the peer's yield
+    sounded: Power | None = None
+    sounded_at: Instant | None = None
     forecasts: Mapping[bool, tuple[Forecast, Instant]] = field(default_factory=dict)  # by without_hold
     last_verdict: Mapping[str, object] = field(default_factory=dict)
     last_dry: Mapping[str, object] = field(default_factory=dict)  # of `pairguard verdict`: never shown as a decision
@@ -292,6 +296,39 @@ def session(guard: Guard) -> str | None:
     if guard.lost is not None:
         return guard.lost
     return guard.memory.session.name if guard.memory.session is not None else None
+
+
+def cluster_word(turn: Turn) -> Literal["up", "down", "?"]:
+    """`down` only when our own corosync or controller has been gone, or silent, for `cluster_gone_s`."""
+    guard = turn.guard
+    if turn.since(guard.cluster_lost) >= guard.policy.cluster_gone_s and guard.cluster_lost is not None:
+        return "down"
+    members, cluster = guard.members, guard.cluster
+    if members is not None and cluster is not None and (members.running, cluster.controller) == (Up.UP, Up.UP):
+        return "up"
+    return "?"
+
+
+def unfit(turn: Turn) -> bool:
+    """This node cannot serve: its own cluster is gone, or shows a failed stop with on-fail=fence (then even a primary
+    may yield); or after a boot nothing runs here for T_cold, and there is no quorum."""
+    guard = turn.guard
+    if cluster_word(turn) == "down" or (guard.cluster is not None and guard.cluster.failed_stop):
+        return True
+    if turn.since(guard.started) < guard.policy.cold_s or guard.members is None:
+        return False  # it may be on its way to join
+    return cold(guard) and idle(guard) and guard.members.quorate is False
+
+
+def idle(guard: Guard) -> bool:
+    """Primary of nothing, surely: a role that is not known may be one."""
+    replicas = guard.volumes.replicas if guard.volumes is not None else ()
+    return bool(replicas) and all(r.role is Role.SECONDARY for r in replicas)
+
+
+def cold(guard: Guard) -> bool:
+    """After a boot, and not connected since: no session was attested on this boot."""
+    return guard.memory.boot_id != guard.boot_id and not guard.ever_connected
 
 
 def sitting(guard: Guard) -> bool:

@@ -25,6 +25,10 @@ _DISK = {
 }
 
 
+EVENTS_SHOWN = 50  # newest records in `explain`
+FOLD_WITHIN = 8  # the same record again within so many different ones is the same story
+
+
 def shown(guard: Guard, site: str, pair: str, now: Instant, wall: float) -> dict[str, Any]:
     """`pairguard.status/1`, as this guard knows it."""
     turn = Turn(guard, now)
@@ -177,9 +181,26 @@ def explained(guard: Guard, pair: str, now: Instant, recent: Sequence[Mapping[st
         "pair": pair,
         "node": guard.me,
         "verdict": {**plain_map(last), "age_s": round(elapsed_s(Instant(at), now), 1)} if isinstance(at, int) else None,
-        "events": list(recent)[-50:],
+        "events": folded(recent)[-EVENTS_SHOWN:],
         "readings": _readings(guard, now),
     }
+
+
+def folded(recent: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records with what repeats within a few of them said once: `count` times, `at_wall` first, `last_wall` last.
+
+    Two requests that wait take turns in saying why. Verdicts are never folded: each has evidence of its own.
+    """
+    found: list[dict[str, Any]] = []
+    for record in recent:
+        near = found[-FOLD_WITHIN:] if record.get("event") != "verdict" else []
+        same = next((r for r in reversed(near) if (r["event"], r["text"]) == (record["event"], record["text"])), None)
+        if same is None:
+            found.append(dict(record))
+        else:
+            same["count"] = same.get("count", 1) + 1
+            same["last_wall"] = record.get("at_wall")
+    return found
 
 
 def _readings(guard: Guard, now: Instant) -> list[dict[str, Any]]:

@@ -11,9 +11,23 @@ from typing import TYPE_CHECKING
 
 from guard.core import hold
 from guard.core.evidence import Role
+from guard.core.instant import elapsed_s
 from guard.core.messages import ARBITER, Answer, BeatAck, Commit, LiftInhibit, Message, Offer, Won
 from guard.core.register import Register
-from guard.core.step import AnswerHandler, Bar, ClearHold, Effect, Event, Fire, Heard, Note, Send, SetHold, Step
+from guard.core.step import (
+    AnswerHandler,
+    Bar,
+    ClearHold,
+    Effect,
+    Event,
+    Fire,
+    Heard,
+    Note,
+    Send,
+    SetHold,
+    Step,
+    SuspendWrites,
+)
 from guard.core.turn import Guard, Turn
 
 if TYPE_CHECKING:
@@ -27,6 +41,18 @@ class Violation(Exception):
     def __init__(self, rule: str, text: str) -> None:
         super().__init__(f"{rule}: {text}")
         self.rule, self.text = rule, text
+
+
+L1_S = 1.5  # a right after asking, where the network is quiet and the evidence clear
+CLEAR_S = 15.0  # whole for so long before a death: attested, and writes were sampled on both sides
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """A death that left nothing in doubt. `turns`: how often any path had changed by then."""
+
+    at: int
+    turns: int
 
 
 class Unmet(Exception):
@@ -54,6 +80,8 @@ class Checkers:
     barred_by: set[tuple[str, str]] = field(default_factory=set)  # S7: (guard, node) constraints it set
     before: Guard | None = None
     releasing: dict[str, int] = field(default_factory=dict)  # S7: guard -> world time of a releasing win's use
+    won_at: int = 0  # SERVICE: world time at which the winner of this era was written
+    died: dict[str, Died] = field(default_factory=dict)  # L1: node -> its death, if everything was clear then
 
     # ---- S3, after every event
 
@@ -110,13 +138,17 @@ class Checkers:
                     raise Violation("S6", f"{node.name} lets DRBD go on alone before the use is durable")
             case Send(to, message, _) if to == ARBITER:
                 self._said(node, message)
+            case SuspendWrites():
+                self._suspends(node)
             case SetHold():
                 memory = node.shell.durable
-                if memory is None or not memory.holding:
+                holding = memory is not None and memory.holding
+                # A brake that cannot be written down is set all the same: what it leaves behind is taken back later.
+                if not holding and not node.shell.disk_full:
                     raise Violation("S6", f"{node.name} sets the property before the brake is durable")
             case ClearHold():
                 view = self.before.cluster if self.before is not None else None
-                if view is not None and view.ours is None:
+                if view is not None and view.ours is None and view.maintenance is not None:
                     raise Violation("S7", f"{node.name} would take back a property that is not ours")
             case Bar(name, on):
                 key = (node.name, name)
@@ -173,6 +205,87 @@ class Checkers:
         found = kept.inhibits.get(inhibit) if kept is not None else None
         return found is None or found.ended
 
+    # ---- SERVICE: no service stop that only the guard caused
+
+    def _suspends(self, node: Node) -> None:
+        """A primary steps back only if its own cluster is unfit (or it promised so before)."""
+        memory, cluster, world = node.shell.durable, node.cluster, self.world
+        fit_s = (world.now - cluster.fit_at) / 1e9 if cluster.fit_at is not None else 0.0
+        serves = node.runs() and cluster.mounted and world.disks.of[node.name].writable()
+        if serves and fit_s > 3.0 and (memory is None or memory.promise is None):
+            raise Violation("SERVICE", f"{node.name} stops writing though it serves and its cluster is well")
+
+    def _serving(self, target: str) -> bool:
+        """Served, and was heard by the arbiter without a gap since before the winner was written, never unwell."""
+        world, node, pair = self.world, self.world.nodes[target], self.world.arbiter.pair
+        steady = pair.steady_since.get(target) if pair is not None else None
+        if pair is None or steady is None or not (node.runs() and node.cluster.mounted and node.shell.up):
+            return False
+        memory = node.shell.durable
+        promised = memory is None or memory.promise is not None
+        if promised or not world.disks.of[target].writable() or node.cluster.fit_at is None:
+            return False
+        last = pair.heard.get(target)
+        before = self.won_at - 2_000_000_000
+        heard = last is not None and elapsed_s(last, world.arbiter.local()) <= world.policy.heard_s
+        since = steady + world.arbiter.shared.boot_at
+        return heard and max(since, node.unwell_at, node.cluster.fit_at) <= before
+
+    # ---- L1: a clear death gives a right within 1.5 s of asking
+
+    def fell(self, node: Node) -> None:
+        """A node died or hangs. Was everything as clear as it can be?"""
+        world = self.world
+        if world.arbiter.pair is None or not world.network.calm() or not self._all_well():
+            self.died.pop(node.name, None)
+        else:
+            self.died[node.name] = Died(world.now, world.network.turns)
+
+    def _all_well(self) -> bool:
+        """Both guards found the pair whole for a while; no winner, nothing held, one pair or no storm."""
+        world = self.world
+        for node in world.nodes.values():
+            guard = node.shell.guard
+            if guard is None or guard.whole_since is None or guard.memory.holding or guard.memory.inhibits:
+                return False
+            if elapsed_s(guard.whole_since, node.local()) < CLEAR_S or guard.attempt is not None or guard.paged:
+                return False
+        kept, shared = world.arbiter.kept, world.arbiter.shared
+        up_s = (world.now - max(shared.up_at, 0)) / 1e9
+        well = shared.trouble is None and not shared.cell_reports() and up_s > world.policy.unheard_s
+        return kept is not None and kept.register.winner is None and not kept.inhibits and well
+
+    def asked(self, node: Node, job: str, purpose: str) -> None:
+        """A request reached the guard of `node`: from a clear death on its right must come in time."""
+        died = self.died.get(node.peer.name)
+        if died is None or self.world.now - died.at > 10e9 or not self._still_clear(node, died):
+            return
+        starts = node.shell.starts
+
+        def due() -> None:
+            memory = node.shell.durable
+            used = memory is not None and purpose in memory.used
+            waits = job in node.shell.clients
+            if used:
+                self.world.counts["rights in time"] += 1
+            if used or not waits or node.shell.starts != starts or not self._still_clear(node, died):
+                return
+            raise Violation("L1", f"{node.name} has no right to {purpose} {L1_S} s after asking, and all is clear")
+
+        self.world.at(L1_S, due)
+
+    def _still_clear(self, node: Node, died: Died) -> bool:
+        world, peer = self.world, node.peer
+        down = not peer.runs() and (peer.name in self.died)
+        clear = down and world.network.turns == died.turns and world.network.calm() and world.crash_chance == 0.0
+        device, guard = world.devices[peer.name], node.shell.guard
+        shared = world.arbiter.shared
+        well = world.arbiter.pair is not None and shared.trouble is None and len(shared.cell_reports()) <= 1
+        well = well and node.runs() and guard is not None and not node.shell.paused and not node.shell.disk_full
+        quiet = guard is not None and not guard.memory.inhibits and not guard.memory.holding and not world.crashes
+        kept = world.arbiter.kept
+        return clear and well and quiet and device.plain() and kept is not None and not kept.inhibits
+
     # ---- what really happened
 
     def landing(self, by: str, target: str, intent: str) -> None:
@@ -186,6 +299,8 @@ class Checkers:
             raise Violation("S5", f"a shot lands on {target} while the pair is held")
         if not world.nodes[target].powered:
             return
+        if self._serving(target):
+            raise Violation("SERVICE", f"{target} was fenced though it served, was heard all along, never yielded")
         nodes = self.fenced.setdefault(era, set())
         nodes.add(target)
         world.fenced.append((by, target, era))
@@ -225,6 +340,8 @@ class Checkers:
             raise Violation("S3", f"era {before.era} was ended while its winner runs alone")
         if after.winner is None or (before.winner == after.winner and before.used == after.used):
             return
+        if before.winner is None:
+            self.won_at = self.world.now
         store, version = self.known.get(after.winner, (self.world.arbiter.store_id, 0))
         if store != self.world.arbiter.store_id or version > before.version:
             raise Violation("S6", f"{after.winner} won from a store that has forgotten what it knew")
@@ -244,6 +361,23 @@ class Checkers:
                 return
 
     # ---- at the end
+
+    def at_the_end(self) -> None:
+        """All is healed and whole: nothing is lost, one node serves, nothing is held any more."""
+        self.nothing_lost()
+        self.one_primary()
+        for node in self.world.nodes.values():
+            guard = node.shell.guard
+            if guard is not None and (guard.memory.holding or guard.memory.inhibits):
+                raise Violation("L2", f"{node.name} still holds: {sorted(guard.memory.inhibits) or 'the property'}")
+        kept = self.world.arbiter.kept
+        if kept is not None and kept.inhibits:
+            raise Violation("L2", f"the arbiter still holds: {sorted(kept.inhibits)}")
+
+    def one_primary(self) -> None:
+        serves = [n for n, d in self.world.disks.of.items() if d.writable() and self.world.nodes[n].cluster.mounted]
+        if len(serves) != 1:
+            raise Violation("END", f"{len(serves)} nodes serve in the end: {serves}")
 
     def nothing_lost(self) -> None:
         """Once the pair is whole again every acknowledged write is on both disks."""

@@ -49,6 +49,11 @@ class Cluster:
     mounted: bool = False
     failed_stop: bool = False
     would_fence: bool = False  # the scheduler has a reason of its own to fence the peer
+    deaf: int = 0  # faults by which it hears nothing of the ring, while the other node may hear it
+    controller: bool = True  # Pacemaker's controller runs
+    delay_s: float = 0.0  # pcmk_delay: a shot waits so long in the fencer's queue
+    wait_s: float = WAIT_S
+    fit_at: int | None = None  # world time since when corosync and controller run here and no stop failed
     properties: Properties = field(default_factory=Properties)
 
     # ---- what the guard reads
@@ -74,8 +79,8 @@ class Cluster:
             pending = (PendingShot(node.peer.name, "reboot", "pacemaker-controld", node.name, "pending"),)
         return ClusterView(
             at=node.local(),
-            controller=Up.UP,
-            peer_controller=Up.UP if self.peer_member else Up.DOWN,
+            controller=Up.UP if self.controller else Up.DOWN,
+            peer_controller=Up.UP if self.peer_member and node.peer.cluster.controller else Up.DOWN,
             maintenance=self.maintenance,
             ours=self.properties.ours,
             persons_maintenance=self.properties.persons,
@@ -142,22 +147,59 @@ class Cluster:
     def start(self) -> None:
         self.running, self.peer_member, self.quorate = True, False, not self.wait_for_all
         self.unclean = self.quorate
-        self.fenced_peer, self.request, self.mounted = False, None, False
+        self.fenced_peer, self.request, self.mounted, self.controller = False, None, False, True
         self.joined_since = None
-        self.lost_at = self.node.world.now
-        self.node.world.disks.bring_up(self.node.name)
+        self.fit_at = self.lost_at = self.node.world.now
         self.node.saw_cluster()
 
     def stop_hard(self) -> None:
-        self.running = self.peer_member = self.quorate = self.mounted = self.unclean = False
-        self.request, self.fenced_peer = None, False
+        self.running = self.peer_member = self.quorate = self.mounted = self.unclean = self.failed_stop = False
+        self.request, self.fenced_peer, self.fit_at = None, False, None
+
+    def die(self) -> None:
+        """corosync and Pacemaker are killed; what they started runs on."""
+        self.node.world.tell(self.node.name, "its cluster dies, its kernel and its services go on")
+        self.running = self.peer_member = self.quorate = self.unclean = False
+        self.fit_at = None
+        self.drop_request()
+        self.node.saw_cluster()
+
+    def restart(self) -> None:
+        """A person starts the cluster again on a node that stayed up, or the boot did already."""
+        if self.node.powered and not self.running:
+            self.start()
+
+    def controller_dies(self, on: bool) -> None:
+        """Pacemaker's controller, with the fencer's request if it had one; corosync lives."""
+        self.controller = not on
+        self.fit_at = None if on else self.node.world.now
+        self.node.world.tell(self.node.name, "Pacemaker's controller " + ("is gone" if on else "is back"))
+        if on:
+            self.drop_request()
+        self.node.saw_cluster()
+        self.node.peer.saw_cluster()
+
+    def drop_request(self) -> None:
+        """The one who asked is gone (its process, or the DC changed): nobody waits for the agent any more."""
+        request, self.request = self.request, None
+        if request is not None:
+            self.node.world.counts["fence requests dropped"] += 1
+            self.node.shell.clients.pop(request, None)
+            self.node.shell.take(ClientGone(request))
+
+    def stop_fails(self) -> None:
+        """A stop with on-fail=fence failed here: the peer's Pacemaker wants this node fenced."""
+        self.node.world.tell(self.node.name, "a stop failed")
+        self.failed_stop, self.fit_at = True, None
+        self.node.peer.cluster.unclean = True
+        self.node.saw_cluster()
 
     def tick(self) -> None:
         node, world = self.node, self.node.world
         if not node.runs() or not self.running:
             return
         other = node.peer.cluster
-        contact = world.network.open("A", "B") and node.peer.runs() and other.running
+        contact = world.network.open("A", "B") and node.peer.runs() and other.running and not self.deaf
         if contact:
             self.heard = world.now
             self.joined_since = self.joined_since if self.joined_since is not None else world.now
@@ -166,9 +208,12 @@ class Cluster:
         if self.peer_member and not contact and world.now - self.heard > self.token_s * 1e9:
             self._lost()
         ready = self.joined_since is not None and world.now - self.joined_since > 1.5e9
-        if not self.peer_member and ready and contact:
+        if not self.peer_member and ready and contact and not other.deaf:
             self._join(other)
-        if not self.maintenance:
+        if self.quorate and self.controller and world.disks.of[node.name].link is Link.DOWN:
+            # Without quorum nothing is started; under a hold a person or a unit does it.
+            world.disks.bring_up(node.name)
+        if not self.maintenance and self.controller:
             self._fence()
             self._place()
 
@@ -197,9 +242,16 @@ class Cluster:
         if not node.shell.up or node.shell.paused:
             self.answered(request, confirmed=False)
             return
-        node.later(0.05, lambda: node.shell.ask(AgentAsks(request, world.fence_action, node.peer.name, WAIT_S)))
+        world.counts["fence requests"] += 1
+        node.later(0.05 + self.delay_s, lambda: self._executes(request))
         # The fencer kills an agent that outlives its timeout.
-        node.later(WAIT_S + 5.0, lambda: self._timeout(request))
+        node.later(self.delay_s + self.wait_s + 5.0, lambda: self._timeout(request))
+
+    def _executes(self, request: str) -> None:
+        """Out of the queue: the agent starts. Neither maintenance nor a new membership took the shot back meanwhile."""
+        node = self.node
+        if self.request == request or not self.delay_s:
+            node.shell.ask(AgentAsks(request, node.world.fence_action, node.peer.name, self.wait_s))
 
     def _timeout(self, request: str) -> None:
         if self.request == request:
@@ -224,7 +276,11 @@ class Cluster:
         if not self.quorate or self.unclean:
             return
         if mine.role is Role.PRIMARY:
-            if node.name in self.properties.barred and self.peer_member and theirs.role is Role.PRIMARY:
+            moves = self.peer_member and mine.link is Link.CONNECTED and theirs.disk is Disk.UP_TO_DATE
+            if mine.disk is Disk.DISKLESS and moves:
+                self.mounted = False  # its monitor failed: the service moves to the node that has a disk
+                world.disks.demote(node.name)
+            elif node.name in self.properties.barred and self.peer_member and theirs.role is Role.PRIMARY:
                 self.mounted = False
                 world.disks.demote(node.name)
             else:

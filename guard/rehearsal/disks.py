@@ -8,12 +8,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from guard.core.evidence import Disk, GateFacts, Generations, Link, Replica, Role, Suspended, WriteSample
 from guard.core.instant import Instant
-from guard.core.step import HandlerAsks
+from guard.core.step import ClientGone, HandlerAsks
 
 if TYPE_CHECKING:
     from guard.rehearsal.nodes import Node
@@ -68,6 +68,11 @@ class Disks:
         self.conns = 0
         self.split_brains = 0
         self.gate = GateFacts("C", "resource-and-stonith", True, "block")
+        self.gate_of: dict[str, GateFacts] = {}  # where one node's settings differ from `gate`
+        self.unreadable: set[str] = set()  # nodes whose generations cannot be read
+        self.broken = 0  # faults that break replication alone
+        self.resync_s = (1.0, 3.0)
+        self.handler_late_s: tuple[float, float] | None = None  # between the handler's exit and DRBD's taking it
 
     def _generation(self) -> int:
         return self.world.rng.getrandbits(46) << 1 | (0xABCD << 48)
@@ -83,6 +88,8 @@ class Disks:
 
     def replica(self, name: str) -> Replica:
         mine, theirs = self.of[name], self.of[self.peer(name)]
+        if mine.link is Link.DOWN:  # not in the kernel: what the metadata says, and nothing of the gate
+            return replace(self.stored(name), role=Role.SECONDARY, gate=GateFacts())
         up = mine.link in UP_LINKS
         peer_disk = theirs.disk if up else Disk.OUTDATED if mine.alone else Disk.UNKNOWN
         return Replica(
@@ -92,9 +99,11 @@ class Disks:
             disk=mine.disk,
             peer_disk=peer_disk,
             link=mine.link,
-            generations=Generations(mine.current | (mine.role is Role.PRIMARY), mine.bitmap, mine.history),
+            generations=None
+            if name in self.unreadable
+            else Generations(mine.current | (mine.role is Role.PRIMARY), mine.bitmap, mine.history),
             suspended=frozenset(mine.suspended),
-            gate=self.gate,
+            gate=self.gate_of.get(name, self.gate),
             open_count=int(mine.role is Role.PRIMARY),
             out_of_sync_kib=0,
         )
@@ -109,13 +118,13 @@ class Disks:
             disk=Disk.CONSISTENT if mine.disk in GOOD else mine.disk,
             link=Link.DOWN,
             generations=Generations(mine.current | mine.crashed_primary, mine.bitmap, mine.history),
-            gate=self.gate,
+            gate=self.gate_of.get(name, self.gate),
             was_up_to_date=good and mine.disk is not Disk.OUTDATED,
         )
 
     def sample(self, name: str, at: Instant) -> WriteSample:
         mine = self.of[name]
-        counts = mine.link is not Link.RESYNC
+        counts = mine.link not in (Link.RESYNC, Link.DOWN)
         return WriteSample(RESOURCE, at, mine.role, mine.completed, mine.received, counts)
 
     # ---- writing
@@ -165,16 +174,19 @@ class Disks:
             if not node.runs() or mine.link not in UP_LINKS:
                 continue
             peer, other = self.world.nodes[self.peer(name)], self.of[self.peer(name)]
-            reachable = self.world.network.open("A", "B") and peer.runs()
+            reachable = self._path() and peer.runs()
             if reachable and other.link in UP_LINKS and other.conn == mine.conn:
                 mine.heard = self.world.now
             elif reachable or self.world.now - mine.heard > (PING_S + self.world.rng.uniform(0, 0.6)) * 1e9:
                 self.lose(name)
         both = [self.of[n] for n in ("A", "B")]
         running = all(self.world.nodes[n].runs() for n in ("A", "B"))
-        meet = running and self.world.network.open("A", "B") and all(r.link is Link.CONNECTING for r in both)
+        meet = running and self._path() and all(r.link is Link.CONNECTING for r in both)
         if meet and self.world.rng.random() < 0.25:
             self._handshake()
+
+    def _path(self) -> bool:
+        return not self.broken and self.world.network.open("A", "B")
 
     def lose(self, name: str) -> None:
         """The connection is gone, as this end notices."""
@@ -196,10 +208,28 @@ class Disks:
 
     def answered(self, name: str, job: str, code: int) -> None:
         """The handler returned `code`."""
+        if self.handler_late_s is not None:
+            self.world.counts["handler answers late"] += 1
+            late_s = self.world.rng.uniform(*self.handler_late_s)
+            self.world.nodes[name].later(late_s, lambda: self._take(name, job, code))
+        else:
+            self._take(name, job, code)
+
+    def kill_handlers(self, name: str) -> None:
+        """The handler's processes are killed: DRBD takes that for no answer, and does not ask again by itself."""
+        shell = self.world.nodes[name].shell
+        for job in tuple(self.of[name].calls):
+            self.world.counts["handlers killed"] += 1
+            shell.clients.pop(job, None)
+            shell.take(ClientGone(job))
+            self._take(name, job, 1)
+
+    def _take(self, name: str, job: str, code: int) -> None:
         mine = self.of[name]
         epoch, promoting = mine.calls.pop(job, (-1, False))
         self.world.tell(name, f"fence-peer handler returned {code}")
         if epoch != mine.epoch or mine.link in UP_LINKS or mine.link is Link.DOWN:
+            self.world.counts["handler answers of an earlier disconnection"] += 1
             return
         if promoting:
             mine.promoting = False
@@ -225,6 +255,10 @@ class Disks:
 
     def _handshake(self) -> None:
         a, b = self.of["A"], self.of["B"]
+        if Disk.DISKLESS in (a.disk, b.disk):
+            self._connect(None)
+            self.changed("A", "B")
+            return
         if a.role is b.role is Role.PRIMARY:
             for mine, name in ((a, "A"), (b, "B")):
                 if Suspended.FENCING in mine.suspended:
@@ -283,12 +317,14 @@ class Disks:
             if mine.pending is not None:
                 other.has.add(mine.pending)
                 self._acknowledge(name, mine.pending)
+            if mine.disk is Disk.DISKLESS:
+                continue
             if source is None or mine is source:
                 mine.disk = Disk.UP_TO_DATE
             else:
                 mine.disk = Disk.INCONSISTENT
         if source is not None:
-            self.world.at(self.world.rng.uniform(1.0, 3.0), lambda: self._resynced(source, conn))
+            self.world.at(self.world.rng.uniform(*self.resync_s), lambda: self._resynced(source, conn))
 
     def _resynced(self, source: Replicated, conn: int) -> None:
         target = self.of["B"] if source is self.of["A"] else self.of["A"]
@@ -337,11 +373,34 @@ class Disks:
             mine.disk = Disk.OUTDATED
             self.changed(name)
 
-    def suspend(self, name: str) -> None:
+    def fail_disk(self, name: str) -> None:
+        """The local disk gives I/O errors: DRBD detaches it (on-io-error detach)."""
         mine = self.of[name]
-        mine.suspended.add(Suspended.USER)
-        mine.suspended_epoch = mine.epoch
-        self.changed(name)
+        if mine.disk in GOOD:
+            mine.disk = Disk.DISKLESS
+            self.world.tell(name, "DRBD detached its disk after an I/O error")
+            self.changed("A", "B")
+
+    def attach(self, name: str) -> None:
+        """The disk is back, or a new one: brought up to date by a peer that has all, else as it was."""
+        mine, other = self.of[name], self.of[self.peer(name)]
+        if mine.disk is not Disk.DISKLESS:
+            return
+        behind = mine.has != other.has or mine.current != other.current
+        mine.disk = Disk.UP_TO_DATE if mine.role is Role.PRIMARY or not behind else Disk.INCONSISTENT
+        self.world.tell(name, "DRBD attached its disk")
+        if mine.link in UP_LINKS and other.disk is Disk.UP_TO_DATE and behind:
+            self._connect(source=other)
+        self.changed("A", "B")
+
+    def suspend(self, name: str) -> bool:
+        """`suspend-io`, read back: suspended, or the kernel has nothing that could write."""
+        mine = self.of[name]
+        if mine.link is not Link.DOWN:
+            mine.suspended.add(Suspended.USER)
+            mine.suspended_epoch = mine.epoch
+            self.changed(name)
+        return True
 
     def resume(self, name: str) -> None:
         mine = self.of[name]

@@ -64,7 +64,7 @@ def _end(world: World) -> None:
     if not world.until(world.whole, 60):
         # A person does what the manual says: nodes that cannot go on are power-cycled one after the other.
         for name in ("A", "B"):
-            _person(world, name)
+            by_the_manual(world, name)
             if world.until(world.whole, 45):
                 break
         else:
@@ -128,7 +128,7 @@ def _heal(world: World) -> None:
     world.at(8.0, release)
 
 
-def _person(world: World, name: str) -> None:
+def by_the_manual(world: World, name: str) -> None:
     """Power-cycle a node that stands alone or is frozen for good; reconnect the other one by hand."""
     disk, node = world.disks.of[name], world.nodes[name]
     frozen = disk.role is Role.PRIMARY and bool(disk.suspended & {Suspended.FENCING, Suspended.USER})

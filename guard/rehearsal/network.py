@@ -7,12 +7,13 @@ froze does. `life_s` bounds how long a held item may still be delivered (None = 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from guard.core.instant import NS_PER_S
 
 if TYPE_CHECKING:
+    from guard.rehearsal.broker import Broker
     from guard.rehearsal.world import World
 
 Path = tuple[str, str]
@@ -23,12 +24,38 @@ BUS_B: Path = ("B", "bus")
 BUS_ARBITER: Path = ("arbiter", "bus")
 DEVICE_OF_B: Path = ("A", "device:B")
 DEVICE_OF_A: Path = ("B", "device:A")
+CALM_KINDS = frozenset({"beat", "beat-ack", "attest", "session-half"})  # said all the time
 EVERY = (PAIR, BUS_A, BUS_B, BUS_ARBITER, DEVICE_OF_B, DEVICE_OF_A)
 OF_NODE = {"A": (PAIR, BUS_A, DEVICE_OF_B, DEVICE_OF_A), "B": (PAIR, BUS_B, DEVICE_OF_A, DEVICE_OF_B)}
 
 
+DIRECTIONS = {ends: p for p in EVERY for ends in (p, p[::-1])}
+NAMED: dict[str, tuple[Path, ...]] = {
+    "pair": (PAIR,),
+    "bus": (BUS_A, BUS_B, BUS_ARBITER),
+    "bus-a": (BUS_A,),
+    "bus-b": (BUS_B,),
+    "bus-arbiter": (BUS_ARBITER,),
+    "devices": (DEVICE_OF_A, DEVICE_OF_B),
+    "device-a": (DEVICE_OF_A,),
+    "device-b": (DEVICE_OF_B,),
+    "node-a": OF_NODE["A"],
+    "node-b": OF_NODE["B"],
+    "all": EVERY,
+    "all-but-devices": (PAIR, BUS_A, BUS_B, BUS_ARBITER),
+}
+
+
 def path(one: str, two: str) -> Path:
-    return next(p for p in EVERY if one in p and two in p)
+    return DIRECTIONS[one, two]
+
+
+def named(words: str) -> tuple[Path, ...]:
+    """`pair`, `bus+devices` ...: the paths of these names, each once. ValueError for another word."""
+    unknown = [word for word in words.split("+") if word not in NAMED]
+    if unknown:
+        raise ValueError(f"no paths are called {unknown[0]!r}; there are {', '.join(NAMED)}, joined by +")
+    return tuple(dict.fromkeys(p for word in words.split("+") for p in NAMED[word]))
 
 
 @dataclass(slots=True)
@@ -38,6 +65,16 @@ class Parcel:
     sent: int
     life_s: float | None
     deliver: Callable[[], None]
+
+
+@dataclass(slots=True)
+class Bend:
+    """What goes wrong in one direction of a path, apart from its state."""
+
+    cut: int = 0  # faults that drop everything in this direction
+    delays: list[tuple[float, float]] = field(default_factory=list)  # each adds so many seconds, least and most
+    repeat: float = 0.0  # probability of a second copy, and of loss
+    loss: float = 0.0
 
 
 class Network:
@@ -52,12 +89,25 @@ class Network:
         self.late = 0.0
         self.late_s_max = 6.0
         self.drops: set[str] = set()  # kinds of messages that never arrive
+        self.bent: dict[tuple[str, str], Bend] = {}  # directions with a fault of their own
+        self.broker: Broker | None = None  # from the first fault of the broker on
+        self.turns = 0  # changes of any path, ever
+        self._laid: dict[Path, dict[int, str]] = {}  # what faults laid over a path and still stands
+        self._lays = 0
 
     def open(self, one: str, two: str) -> bool:
-        return self.state[path(one, two)] == "open"
+        """Do both directions pass?"""
+        if self.bent and any(end in self.bent and self.bent[end].cut for end in ((one, two), (two, one))):
+            return False
+        return self.state[DIRECTIONS[one, two]] == "open"
 
     def bus_open(self, who: str) -> bool:
-        return self.open(who, "bus")
+        return self.open(who, "bus") and (self.broker is None or self.broker.up)
+
+    def calm(self) -> bool:
+        """Nothing is wrong with any path, nor with the bus."""
+        plain = not self.bent and not self.drops and not (self.loss or self.repeat or self.late)
+        return plain and (self.broker is None or self.broker.plain()) and set(self.state.values()) == {"open"}
 
     def cut(self, *paths: Path) -> None:
         for p in paths:
@@ -69,7 +119,10 @@ class Network:
             self._set(p, "held")
 
     def heal(self, *paths: Path) -> None:
+        if not paths:
+            self.bent.clear()
         for p in paths or EVERY:
+            self._laid.pop(p, None)
             if self.state[p] == "open":
                 continue
             self._set(p, "open")
@@ -77,32 +130,95 @@ class Network:
             for parcel in kept:
                 age_s = (self.world.now - parcel.sent) / NS_PER_S
                 if parcel.life_s is None or age_s <= parcel.life_s:
+                    self.world.counts["delivered at a thaw"] += 1
                     self.world.at(self.world.rng.uniform(0.001, 0.5), parcel.deliver)
+
+    def lay(self, state: str, *paths: Path) -> Callable[[], None]:
+        """`cut` or `held` until the result is called; what else was laid over a path stands on."""
+        self._lays += 1
+        number = self._lays
+        for p in paths:
+            self._laid.setdefault(p, {})[number] = state
+            self._set(p, state)
+
+        def lift() -> None:
+            for p in paths:
+                laid = self._laid.get(p, {})
+                if laid.pop(number, None) is None:
+                    continue  # a heal took it away
+                if laid:
+                    self._set(p, list(laid.values())[-1])
+                else:
+                    self.heal(p)
+
+        return lift
+
+    def bend(self, one: str, two: str) -> Bend:
+        """The direction from `one` to `two`, to be changed by a fault."""
+        self.world.stir()
+        self.turns += 1
+        return self.bent.setdefault((one, two), Bend())
 
     def _set(self, p: Path, state: str) -> None:
         if self.state[p] != state:
+            if p == PAIR and state == "open":
+                self.world.counts["pair-freezes"] += 1
             self.state[p] = state
+            self.turns += 1
+            self.world.stir()
             self.world.tell("network", f"path {p[0]}-{p[1]} is {state}")
 
     def carry(self, one: str, two: str, deliver: Callable[[], None], *, life_s: float | None) -> None:
         """One item over one path."""
-        p = path(one, two)
+        p = DIRECTIONS[one, two]
         state = self.state[p]
-        if state == "held":
+        bend = self.bent.get((one, two)) if self.bent else None
+        if bend is not None and state != "cut":
+            self._bend(bend, deliver, life_s)
+        elif state == "held":
             self.kept[p].append(Parcel(self.world.now, life_s, deliver))
         elif state == "open":
             self.world.at(self.world.rng.uniform(0.0005, 0.02), deliver)
+        else:
+            self.world.counts["lost on a cut path"] += 1
+
+    def _bend(self, bend: Bend, deliver: Callable[[], None], life_s: float | None) -> None:
+        """A direction with a fault. `life_s` holds: what TCP gave up is not delivered hours later."""
+        rng, counts = self.world.rng, self.world.counts
+        if bend.cut or rng.random() < bend.loss:
+            counts["lost one way"] += 1
+            return
+        copies = 1
+        if rng.random() < bend.repeat:
+            counts["doubled on a path"] += 1
+            copies = 2
+        for _ in range(copies):
+            extra_s = sum(rng.uniform(least, most) for least, most in bend.delays)
+            counts["late on a path"] += extra_s > 0
+            if life_s is None or extra_s <= life_s:
+                self.world.at(extra_s + rng.uniform(0.0005, 0.02), deliver)
 
     def message(self, sender: str, to: str, kind: str, deliver: Callable[[], None]) -> None:
         """One message over the bus: to the broker and on to the receiver, with the bus's own vices."""
         rng = self.world.rng
+        if self.broker is not None:
+            passed = self.broker.take(sender, to, deliver)
+            if passed is None:
+                return
+            deliver = passed
         if kind in self.drops:
+            self.world.counts["messages lost"] += 1
             return
+        if kind not in CALM_KINDS:
+            self.world.stir()
         copies = 2 if rng.random() < self.repeat else 1
+        self.world.counts["messages doubled"] += copies - 1
         for _ in range(copies):
             if rng.random() < self.loss:
+                self.world.counts["messages lost"] += 1
                 continue
             extra = rng.uniform(0.1, self.late_s_max) if rng.random() < self.late else 0.0
+            self.world.counts["messages late"] += extra > 0
 
             def second(extra: float = extra) -> None:
                 def third() -> None:

@@ -10,7 +10,7 @@ import argparse
 import zlib
 from collections.abc import Callable
 
-from guard.rehearsal import deaths, freezes
+from guard.rehearsal import colds, deaths, freezes, yields
 from guard.rehearsal.checkers import Unmet, Violation
 from guard.rehearsal.fuzz import fuzz, fuzz_shots
 from guard.rehearsal.world import World
@@ -52,6 +52,23 @@ STORIES: tuple[Scenario, ...] = (
     deaths.freeze_then_death,
     deaths.words_closed,
     deaths.late_words,
+    yields.cluster_dies_on_the_primary,
+    yields.cluster_dies_on_the_secondary,
+    yields.cluster_dies_in_a_cut,
+    yields.failed_stop,
+    yields.failed_stop_in_a_cut,
+    yields.healthy_node_asked_for,
+    yields.claim_fails_after_the_yield,
+    yields.candidate_dies_after_the_yield,
+    yields.device_of_another_node,
+    yields.dead_device_asks_nothing,
+    yields.yield_of_a_node_that_is_down,
+    yields.cold_start_cut_yields,
+    yields.clusters_come_and_go,
+    colds.cold_ex_primary_alone,
+    colds.cold_ex_secondary_alone,
+    colds.cold_twice,
+    colds.cold_arbiter_restarted,
 )
 
 

@@ -7,21 +7,23 @@
 
 from __future__ import annotations
 
-import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from guard.core.instant import NS_PER_S
 from guard.core.policy import Policy
-from guard.core.step import Fire, Step
+from guard.core.step import AskRelease, Fire, Step
 from guard.rehearsal.checkers import Checkers, Unmet, Violation, expect
 from guard.rehearsal.disks import Disks
+from guard.rehearsal.mlag import Mlag, Switch
 from guard.rehearsal.network import Network
-from guard.rehearsal.nodes import Node, Switch
+from guard.rehearsal.nodes import DENSE, Cadence, Node
 from guard.rehearsal.power import Device
-from guard.rehearsal.witness import Arbiter
+from guard.rehearsal.timeline import Timeline
+from guard.rehearsal.witness import Arbiter, SharedCell
 
 QUICK = Policy(settle_s=8.0, unheard_s=10.0, cold_s=15.0, alone_under_hold_s=8.0, shot_s=6.0)
 """The shipped limits, with the long waits shortened so that a run stays cheap; every relation between them holds."""
@@ -37,15 +39,32 @@ class Crash:
 
 
 class World:
-    """A pair, its arbiter, network, fence devices and people."""
+    """A pair, its arbiter, network, fence devices and people. Pairs of one site share `timeline` and `cell`.
 
-    def __init__(self, seed: int, policy: Policy = QUICK, *, horizon_s: float | None = 10.0) -> None:
-        self.seed, self.policy = seed, policy
+    `telling` False: no story is kept. `counts`: what was injected, and what had its effect.
+    `mlag`: both nodes hang on an MLAG pair of switches instead of one switch.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        policy: Policy = QUICK,
+        *,
+        horizon_s: float | None = 10.0,
+        timeline: Timeline | None = None,
+        cell: SharedCell | None = None,
+        name: str = "pair-1",
+        cadence: Cadence = DENSE,
+        mlag: bool = False,
+        telling: bool = True,
+    ) -> None:
+        self.seed, self.policy, self.name, self.cadence = seed, policy, name, cadence
         self.rng = random.Random(seed)  # noqa: S311  # a seeded story, no secret
-        self.now = 0
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
-        self._seq = 0
+        self.timeline = timeline if timeline is not None else Timeline()
         self._names = 0
+        self.telling = telling
+        self.standing: list[Callable[[], None]] = []  # ends of the faults that were injected
+        self.counts: Counter[str] = Counter()
         self.story: list[str] = []
         self.notes: list[tuple[int, str, str]] = []  # (when, node, event)
         self.pages: list[tuple[str, str]] = []
@@ -57,29 +76,30 @@ class World:
         self.landed: list[tuple[str, str]] = []
         self.network = Network(self)
         self.checkers = Checkers(self)
+        self._look = self.checkers.always
         self.disks = Disks(self)
+        self.switch = Switch(self, "sw1")
+        self.switches: tuple[Switch, ...] = (self.switch, Switch(self, "sw2")) if mlag else (self.switch,)
         self.nodes: dict[str, Node] = {}
         for name in ("A", "B"):
             self.nodes[name] = Node(self, name)
         self.devices = {name: Device(self, name, horizon_s) for name in ("A", "B")}
-        self.switch = Switch(self)
-        self.arbiter = Arbiter(self)
+        self.mlag = Mlag(self, *self.switches) if len(self.switches) == 2 else None
+        self.arbiter = Arbiter(self, cell)
         self._begin()
 
     # ---- time
 
+    @property
+    def now(self) -> int:
+        return self.timeline.now
+
     def at(self, delay_s: float, then: Callable[[], None]) -> None:
-        self._seq += 1
-        heapq.heappush(self._queue, (self.now + round(delay_s * NS_PER_S), self._seq, then))
+        self.timeline.at(delay_s, then, self._look)
 
     def run(self, seconds: float) -> None:
-        """Let `seconds` pass. Raises `Violation`."""
-        end = self.now + round(seconds * NS_PER_S)
-        while self._queue and self._queue[0][0] <= end:
-            self.now, _, then = heapq.heappop(self._queue)
-            then()
-            self.checkers.always()
-        self.now = end
+        """Let `seconds` pass, for every pair on this timeline. Raises `Violation`."""
+        self.timeline.run(seconds)
 
     def until(self, fact: Callable[[], bool], seconds: float, *, step_s: float = 0.1) -> bool:
         """Let time pass until `fact`, at most `seconds`; was it reached? Looks every `step_s`."""
@@ -97,7 +117,8 @@ class World:
     # ---- the story
 
     def tell(self, who: str, text: str) -> None:
-        self.story.append(f"{self.now / NS_PER_S:9.3f} {who:8} {text}")
+        if self.telling:
+            self.story.append(f"{self.now / NS_PER_S:9.3f} {who:8} {text}")
 
     def note(self, who: str, event: str, text: str, *, page: bool) -> None:
         self.notes.append((self.now, who, event))
@@ -118,12 +139,56 @@ class World:
             disk = self.disks.of[node.name]
             disk.fresh_boot = False
         self.arbiter.init()
-        self._every(0.2, self._tick)
-        self._every(0.25, self.disks.tick)
-        for name in ("A", "B"):
-            self._every(0.25, self.nodes[name].cluster.tick)
-            self._writing(name)
-        self._every(0.1, self.arbiter.tick)
+        if self.cadence.dense:
+            self._every(0.2, self._tick)
+            self._every(0.25, self.disks.tick)
+            for name in ("A", "B"):
+                self._every(0.25, self.nodes[name].cluster.tick)
+                self._writing(name)
+            self._every(0.1, self.arbiter.tick)
+        else:
+            for name in ("A", "B"):
+                self._writing(name)
+            self.stir()
+
+    # ---- a slower pulse while nothing happens
+
+    _lively_until = 0
+    _next_pulse = -1
+    _pulses = 0
+
+    def stir(self) -> None:
+        """Something changed near this pair: everything that looks periodically looks often again."""
+        if self.cadence.dense:
+            return
+        cadence, now = self.cadence, self.timeline.now
+        self._lively_until = now + round(cadence.lively_s * NS_PER_S)
+        if self._next_pulse < now or self._next_pulse - now > cadence.tick_s * NS_PER_S:
+            self._pulse_in(cadence.tick_s * self.rng.random())
+
+    def _pulse_in(self, delay_s: float) -> None:
+        self._pulses += 1
+        number = self._pulses
+        self._next_pulse = self.timeline.now + round(delay_s * NS_PER_S)
+        self.at(delay_s, lambda: self._pulse(number))
+
+    def _pulse(self, number: int) -> None:
+        if number != self._pulses:
+            return  # an earlier one was put in its place
+        cadence = self.cadence
+        lively = self.timeline.now < self._lively_until
+        self._next_pulse = -1
+        self.disks.tick()
+        for node in self.nodes.values():
+            node.cluster.tick()
+        self.arbiter.tick()
+        self._ticks += 1
+        for node in self.nodes.values():
+            node.tick(self._ticks, calm=not lively)
+        self.checkers.slow()
+        if self._next_pulse < 0:  # else it was stirred just now
+            period_s = cadence.tick_s if lively else cadence.calm_s
+            self._pulse_in(period_s * self.rng.uniform(0.9, 1.1))
 
     def _every(self, seconds: float, do: Callable[[], None]) -> None:
         def again() -> None:
@@ -174,6 +239,31 @@ class World:
             node.later(self.rng.uniform(0.5, 3.0), lambda: None if node.shell.up else node.shell.start())
         return dies
 
+    def heal_everything(self) -> None:
+        """Whatever still goes wrong ends now; what is off is switched on. People release what they hold."""
+        standing, self.standing = self.standing, []
+        for end in standing:
+            end()
+        self.crash_chance = 0.0
+        self.network.loss = self.network.repeat = self.network.late = 0.0
+        self.network.drops.clear()
+        self.network.heal()
+        self.arbiter.start()
+        for node in self.nodes.values():
+            node.hang(False)
+            node.switch_on()
+            if not node.shell.up:
+                node.later(1.0, node.start_guard)
+            if node.shell.paused:
+                node.shell.pause(False)
+        self.at(8.0, lambda: self._release(40))
+
+    def _release(self, times: int) -> None:
+        for node in self.nodes.values():
+            node.shell.take(AskRelease("release"))
+        if times and any(n.shell.guard is not None and n.shell.guard.memory.holding for n in self.nodes.values()):
+            self.at(3.0, lambda: self._release(times - 1))
+
     # ---- what every story begins and ends with
 
     def begin(self) -> None:
@@ -193,7 +283,22 @@ class World:
                 for node in self.nodes.values():
                     node.switch_on()
         self.run(2)
-        self.checkers.nothing_lost()
+        self.checkers.at_the_end()
+
+    def live_again(self, seconds: float = 150.0) -> None:
+        """L2: everything is healed, people switch on what is off; nothing may be held or lost, and one node serves."""
+        self.heal_everything()
+        end = self.now + round(seconds * NS_PER_S)
+        self.run(3)
+        while not self.whole():
+            if self.now >= end:
+                raise Violation("L2", f"not whole {seconds:.0f} s after everything was healed: {self.why_not_whole()}")
+            self.run(0.5)
+            if self.rng.random() < 0.05:
+                for node in self.nodes.values():
+                    node.switch_on()
+        self.run(5)
+        self.checkers.at_the_end()
 
     def whole(self) -> bool:
         """Both nodes up and replicating in one membership; exactly one active; era closed; nothing held or waiting."""

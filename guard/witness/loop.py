@@ -11,7 +11,7 @@ from dataclasses import replace
 from guard.core import arbiter, storm
 from guard.core.arbiter import Kept, Pair, Sends, Site
 from guard.core.instant import Instant
-from guard.core.messages import ARBITER, Beat, Bye, Closed, Init, Message, Offer, Refused
+from guard.core.messages import ARBITER, Beat, Bye, Closed, Init, Message, Refused
 from guard.core.policy import Policy
 from guard.core.storm import Cell
 from guard.errors import PairguardError, Unavailable
@@ -170,6 +170,8 @@ class _Work:
         policy = self._owner._policy
         if isinstance(message, Beat):
             self._report(pair, sender, message)
+        cell = pair.kept.cell
+        self.cells[cell] = storm.heard(self.cells[cell], pair, sender, message, self.now, policy)  # type: ignore[arg-type]
         site = self._site(pair.kept)
         pair, sends = arbiter.hear(pair, sender, message, self.now, self.wall, site, policy)  # type: ignore[arg-type]
         if isinstance(message, Bye):
@@ -191,8 +193,7 @@ class _Work:
     def _put(self, pair: Pair, sends: Sends) -> None:
         self.pairs[pair.kept.pair] = pair
         self.sends.extend(sends)
-        if any(isinstance(message, Offer) for _, message in sends):
-            self.cells[pair.kept.cell] = storm.let_out(self.cells[pair.kept.cell], self.now, pair.kept.pair)
+        self.cells[pair.kept.cell] = storm.said(self.cells[pair.kept.cell], pair.kept.pair, sends, self.now)
 
     def _site(self, kept: Kept) -> Site:
         forbids = storm.forbids(self.cells[kept.cell], self.now, self._owner._policy, kept.pair)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -61,20 +62,12 @@ class Store:
                 "look at the disk; restore nothing: make new registers (`pairguard init`) while the pairs are whole",
             ) from error
         for name, text in rows:
-            try:
-                pairs[name] = _KEPT.validate_json(text)
-            except ValidationError as error:
-                fault = error.errors(include_url=False)[0]
-                raise Unreadable(
-                    f"cannot read pair {name} in {self.path}",
-                    f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}",
-                    "restore the store as a whole, or make new registers (`pairguard init`) while the pairs are whole",
-                ) from error
+            pairs[name] = parse_kept(name, text, self.path)
         return pairs
 
     async def save(self, pairs: Iterable[Kept]) -> None:
         """Write these pairs in one transaction, durably. `Unavailable`: nothing of it was written, say nothing."""
-        rows = [(kept.pair, _KEPT.dump_json(kept).decode()) for kept in pairs]
+        rows = [(kept.pair, plain_kept(kept)) for kept in pairs]
         if rows:
             await asyncio.to_thread(self._save, rows)
 
@@ -92,6 +85,34 @@ class Store:
 
     def close(self) -> None:
         self._db.close()
+
+
+def plain_kept(kept: Kept) -> str:
+    """One pair as it is stored: JSON with every field."""
+    return _KEPT.dump_json(kept).decode()
+
+
+def parse_kept(name: str, text: str, path: Path) -> Kept:
+    """The pair `name`. `Unreadable` unless it is exactly what `plain_kept` writes.
+
+    A field that is gone would read as its default: an inhibit that is lost would be none. A new field needs a new
+    `SCHEMA` and a step that brings old rows up to it.
+    """
+    try:
+        kept = _KEPT.validate_json(text, strict=True)
+        fault = "it is not what was written" if json.loads(plain_kept(kept)) != json.loads(text) else None
+        if kept.pair != name:
+            fault = f"it is the row of {kept.pair!r}"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    if fault is not None:
+        raise Unreadable(
+            f"cannot read pair {name} in {path}",
+            fault,
+            "restore the store as a whole, or make new registers (`pairguard init`) while the pairs are whole",
+        )
+    return kept
 
 
 def _unavailable(path: Path, verb: str, error: Exception) -> Unavailable:

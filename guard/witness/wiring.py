@@ -13,9 +13,11 @@ from guard.adapters.clock import BootClock, monotonic_usec
 from guard.adapters.control import ControlServer, PeerCred, anybody
 from guard.adapters.emit import Emitter
 from guard.adapters.systemd import SystemdNotifier
+from guard.core.arbiter import shown_inhibits
 from guard.core.messages import ARBITER
 from guard.errors import Refused
 from guard.events import plain
+from guard.ports import Clock
 from guard.settings import WitnessSettings
 from guard.wire import Rejected
 from guard.witness.loop import Arbiter
@@ -42,7 +44,8 @@ async def serve(settings: WitnessSettings) -> None:
         emit("bug", f"a request could not be answered: {error}", {"error": type(error).__name__}, page=True)
 
     run = folders.made(settings.paths.run, 0o755)
-    reading = ControlServer(run / "status.sock", 0o666, _reader(arbiter, bus, settings.site), anybody, on_bug=bug)
+    reader = _reader(arbiter, bus, settings.site, clock)
+    reading = ControlServer(run / "status.sock", 0o666, reader, anybody, on_bug=bug)
     emit("witness-started", f"{len(arbiter.pairs)} pairs", {"pairs": len(arbiter.pairs), "store_id": store.store_id})
     try:
         async with asyncio.TaskGroup() as group:
@@ -55,7 +58,7 @@ async def serve(settings: WitnessSettings) -> None:
         store.close()
 
 
-def _reader(arbiter: Arbiter, bus: buses.RunningBus, site: str) -> Any:
+def _reader(arbiter: Arbiter, bus: buses.RunningBus, site: str, clock: Clock) -> Any:
     async def answer(verb: str, args: Mapping[str, Any], cred: PeerCred, progress: Any) -> dict[str, Any]:
         if verb != "status":
             raise Refused(f"cannot do {verb!r} here", "this socket only shows", "use: pairguard status")
@@ -70,7 +73,7 @@ def _reader(arbiter: Arbiter, bus: buses.RunningBus, site: str) -> Any:
                     "pair": name,
                     "register": plain(pair.kept.register),
                     "session": plain(pair.kept.session),
-                    "inhibits": plain(tuple(pair.kept.inhibits.values())),
+                    "inhibits": plain(shown_inhibits(pair, clock.now())),
                     "testimony": {node: plain(t.evidence) for node, t in pair.kept.testimony.items()},
                 }
                 for name, pair in sorted(arbiter.pairs.items())

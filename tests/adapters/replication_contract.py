@@ -63,14 +63,15 @@ async def metadata_proves_no_session(replication: Replication) -> None:
 
 
 async def suspended_means_read_back(replication: Replication) -> None:
-    """`suspend` is True exactly if every resource then reads as suspended by us, and `resume` if none does.
+    """`suspend` is True exactly if every resource then reads as suspended by us or as down, and `resume` if none does.
 
     What fencing froze is never resumed by hand.
     """
     said = await replication.suspend()
-    seen = [one.suspended for one in (await replication.read()).replicas]
-    assert said == all(reasons is not None and Suspended.USER in reasons for reasons in seen)
-    frozen = any(Suspended.FENCING in reasons for reasons in seen if reasons)
+    seen = (await replication.read()).replicas
+    stopped = [one.suspended is not None and Suspended.USER in one.suspended for one in seen]
+    assert said == all(still or one.link is Link.DOWN for still, one in zip(stopped, seen, strict=True))
+    frozen = any(Suspended.FENCING in one.suspended for one in seen if one.suspended)
     if said and frozen:
         assert not await replication.resume(), "resume-io would thaw what fencing froze"
     elif said:

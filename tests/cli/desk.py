@@ -169,7 +169,8 @@ run = "{folder}/run"
 resources = ["r0"]
 [fence.fs1b]
 delegate = "{fence}"
-options = {{ ip = "192.0.2.7", lanplus = "1", password = "swordfish" }}
+options = {{ ip = "10.20.30.7", lanplus = "1", password = "swordfish" }}
 {more}"""
     )
+    file.chmod(0o600)
     return file

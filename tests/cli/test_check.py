@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from guard.adapters import cib
 from guard.adapters.drbd_config import Section, configured, gate_facts, parse_config
 from guard.adapters.process import Ran, Runner
-from guard.cli import facts, findings, ladder, looking
+from guard.cli import facts, findings, ladder, looking, named
 from guard.cli.check import code_of, compared, looked, report, text_of
 from guard.cli.facts import Cluster, Facts, Machine, Replicas, Sbd, Unseen
 from guard.cli.findings import Finding
@@ -25,7 +26,8 @@ from guard.core.evidence import GateFacts, PendingShot, Replica, Volumes
 from guard.core.instant import Instant
 from guard.core.policy import Policy
 from guard.errors import Unavailable
-from guard.settings import GuardSettings, load_guard
+from guard.settings import GuardSettings, load_guard, load_witness
+from guard.settings import seconds as settings_seconds
 from tests.cli.desk import Desk, fits, held, one_object, pairguard, row, status, write_settings
 
 CAPTURES = Path(__file__).parents[1] / "captures"
@@ -276,21 +278,28 @@ def settings(folder: Path, more: str = "") -> GuardSettings:
 
 
 WATCHED = '[network]\ninterfaces = ["lo"]\n[probe]\nown = "10.99.0.1"\npeer = "10.99.0.2"\n'
-SWITCH = '[[switch]]\nname = "agg1"\nhost = "192.0.2.1"\ncommunity_file = "/x"\n'
+
+
+def switch(folder: Path) -> str:
+    """A switch whose secret is in order."""
+    secret = folder / "agg1.community"
+    secret.write_text("lab\n")
+    secret.chmod(0o600)
+    return f'[[switch]]\nname = "agg1"\nhost = "10.20.31.1"\ncommunity_file = "{secret}"\n'
 
 
 def test_settings_that_leave_something_unwatched(folder: Path) -> None:
     """Notes, for it is allowed."""
     assert codes(list(findings.settings(settings(folder), ()))) == {"no-probe", "no-switch", "no-interfaces"}
-    assert list(findings.settings(settings(folder, WATCHED + SWITCH), ())) == []
+    assert list(findings.settings(settings(folder, WATCHED + switch(folder)), ())) == []
 
 
 def test_a_fence_device_beside_the_rings_shares_their_fate(folder: Path) -> None:
     """Seen where both addresses are known; the arbiter likewise."""
-    found = list(findings.settings(settings(folder, WATCHED + SWITCH), ["192.0.2.200"]))
+    found = list(findings.settings(settings(folder, WATCHED + switch(folder)), ["10.20.30.200"]))
     assert [(each.code, each.subject) for each in found] == [("shared-fate", "fence.fs1b")]
     bus = '[bus]\nhost = "10.99.0.77"\n'
-    found = list(findings.settings(settings(folder, WATCHED + SWITCH + bus), ()))
+    found = list(findings.settings(settings(folder, WATCHED + switch(folder) + bus), ()))
     assert [(each.code, each.subject) for each in found] == [("shared-fate", "bus.host")]
 
 
@@ -459,7 +468,7 @@ def places(folder: Path) -> Places:
 
 
 async def checked(folder: Path, run: Runner, gate: GateFacts = GATE) -> tuple[dict[str, Any], int, Facts]:
-    loaded, origin = load_guard([write_settings(folder, more=WATCHED + SWITCH)])
+    loaded, origin = load_guard([write_settings(folder, more=WATCHED + switch(folder))])
     seen = await looking.look(loaded, run, Gated(gate), None, places(folder))
     seen = replace(
         seen, agents={"fence_ipmilan": None}, status=status(row())
@@ -635,6 +644,140 @@ def test_settings_shows_every_value_with_its_file_and_no_secret(config: Path) ->
     assert "swordfish" not in json.dumps(data) + done.stdout
 
 
+def test_settings_shows_durations_with_their_unit(folder: Path) -> None:
+    """As one would write them, in tables and in lists of tables; a truth value is none."""
+    file = write_settings(folder, more='timeout = "15s"\n' + WATCHED + switch(folder) + "[limits]\nsettle = '1m30s'\n")
+    data = one_object(pairguard("check", "--settings", "--json", config=file), "pairguard.settings/1")
+    values = {each["key"]: each["value"] for each in data["programs"][0]["values"]}
+    assert (values["limits.corr"], values["limits.settle"], values["limits.alone_under_hold"]) == ("0.3s", "90s", "30s")
+    assert (values["fence.fs1b.timeout"], values["fence.fs1b.horizon"]) == ("15s", "auto")
+    assert (values["switch"][0]["poll"], values["switch"][0]["port"]) == ("1s", 161)
+    assert values["fence.fs1b.accept_unbounded"] is False
+    text = pairguard("check", "--settings", config=file).stdout
+    assert re.search(r"limits\.corr +0\.3s +default", text)
+    for key, found in values.items():
+        if key.startswith("limits."):
+            assert settings_seconds(found) > 0, key
+
+
+def fault_codes(folder: Path, file: Path) -> set[tuple[str, str]]:
+    """What a whole `check` finds about what the settings name."""
+    done = pairguard("check", "--json", config=file, env=stage(folder, "sound"))
+    found = one_object(done, "pairguard.check/1")["findings"]
+    return {(f["code"], f["subject"]) for f in found if f["code"] in NAMED}
+
+
+NAMED = {"file-missing", "file-open", "file-owner", "file-not-run", "cleartext-password", "example-value", "keys"}
+
+
+@pytest.mark.parametrize("missing", ["private.pem", "public/fs1a.pub"])
+def test_settings_are_not_called_valid_without_the_own_key(folder: Path, config: Path, missing: str) -> None:
+    """The guard would end at once: 89, and what to do; another party's missing key is told, and it starts."""
+    (folder / "keys" / "public" / "fs1b.pub").unlink()
+    starts = pairguard("check", "--settings", config=config)
+    assert starts.exit_code == 0
+    assert "valid" not in starts.stdout
+    assert "fs1b.pub" in starts.stdout
+    (folder / "keys" / missing).unlink()
+    done = pairguard("check", "--settings", config=config)
+    assert done.exit_code == 89
+    fits(done.stdout)
+    assert "valid" not in done.stdout
+    assert "pairguard init --keys" in done.stdout
+    data = one_object(pairguard("check", "--settings", "--json", config=config), "pairguard.settings/1")
+    assert {f["code"] for f in data["programs"][0]["faults"]} == {"keys"}
+
+
+def with_files(folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Settings that name one file of every kind, all of them in order."""
+    files = {name: folder / name for name in ("ca", "certificate", "key", "auth", "priv", "script")}
+    for name, path in files.items():
+        path.write_text("#!/bin/sh\n")
+        path.chmod({"ca": 0o644, "certificate": 0o644, "script": 0o700, "key": 0o640}.get(name, 0o600))
+    more = f"""\
+[fence.fs1a]
+delegate = "fence_ipmilan"
+options = {{ ip = "10.20.30.8", lanplus = "1", password_script = "{files["script"]}" }}
+[bus]
+host = "10.20.40.1"
+tls = {{ ca = "{files["ca"]}", certificate = "{files["certificate"]}", key = "{files["key"]}" }}
+[[switch]]
+name = "agg2"
+host = "10.20.31.2"
+user = "pg"
+auth_file = "{files["auth"]}"
+priv_file = "{files["priv"]}"
+"""
+    return write_settings(folder, more=more), files
+
+
+KEY_OF = {
+    "ca": "bus.tls.ca",
+    "certificate": "bus.tls.certificate",
+    "key": "bus.tls.key",
+    "auth": "switch (number 1).auth_file",
+    "priv": "switch (number 1).priv_file",
+    "script": "fence.fs1a.options.password_script",
+}
+
+
+@pytest.mark.parametrize("name", KEY_OF)
+def test_every_file_that_the_settings_name_is_looked_at(folder: Path, name: str) -> None:
+    """There, a file, ours, and no wider open than it may be; each fault named with its key and one command."""
+    file, files = with_files(folder)
+    assert fault_codes(folder, file) == set()
+    path, key = files[name], KEY_OF[name]
+    public = name in ("ca", "certificate")
+    for mode, code in (
+        (0o666, "file-open"),
+        (0o604, None if public else "file-open"),
+        (0o700 if public else 0o600, None),
+    ):
+        path.chmod(mode)
+        wanted = "file-not-run" if name == "script" and code is None else code
+        assert fault_codes(folder, file) == ({(wanted, key)} if wanted else set()), oct(mode)
+    path.chmod(0o700 if name == "script" else 0o600)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, 0)
+        assert fault_codes(folder, file) == {("file-owner", key)}
+    path.unlink()
+    assert fault_codes(folder, file) == {("file-missing", key)}
+    done = pairguard("check", "--settings", config=file)
+    assert done.exit_code == (0 if name == "script" else 89)
+    assert str(path) in done.stdout.replace("\n", "").replace("     ", "")
+    path.mkdir()
+    assert fault_codes(folder, file) == {("file-missing", key)}
+
+
+def test_a_password_by_value_is_for_root_alone(folder: Path, config: Path) -> None:
+    """Told where others may read the file that has it, a note with the better way; 0600 and 0640 are quiet."""
+    for mode, told in ((0o644, True), (0o660, True), (0o600, False), (0o640, False)):
+        config.chmod(mode)
+        wanted = {("cleartext-password", "fence.fs1b.options.password")} if told else set()
+        assert fault_codes(folder, config) == wanted, oct(mode)
+    config.chmod(0o644)
+    done = pairguard("check", "--settings", config=config)
+    assert done.exit_code == 0
+    assert "password_script" in done.stdout
+    assert "swordfish" not in done.stdout
+
+
+def test_example_values_are_named_as_such_and_as_nothing_else() -> None:
+    """The shipped examples: every address of RFC 5737 by its key, none of them as shared fate with another."""
+    examples = Path(__file__).parents[2] / "configs"
+    guard = load_guard([examples / "pairguard.toml"])[0]
+    found = [f for f in named.examples(guard) if f.code == "example-value"]
+    keys = {"bus.host", "probe.own", "probe.peer", "fence.fs1b.options.ip", "network.traps.address"}
+    assert {f.key for f in found} >= keys
+    assert all(f.text.startswith("example value still in place: 192.0.2.") for f in found)
+    assert [f.code for f in findings.settings(guard, ["192.0.2.11"])] == []
+    witness = load_witness([examples / "witness.toml"])[0]
+    assert [f.key for f in named.examples(witness)] == ["bus.host"]
+    assert named.is_example("2001:db8::7")
+    assert not named.is_example("192.0.3.1")
+    assert not named.is_example("bmc-fs1b")
+
+
 def test_settings_that_do_not_validate_are_89(config: Path) -> None:
     """With file, key and what is near; a plain check names it among its findings."""
     config.write_text(config.read_text().replace("[replication]", "[replicaton]"))
@@ -657,3 +800,8 @@ def test_check_on_the_arbiters_machine_looks_at_keys_and_witness(folder: Path) -
     assert "guard: could not look" in done.stdout
     (folder / "arbiter.pem").chmod(0o644)
     assert pairguard("check", config=file).exit_code == 81
+    (folder / "arbiter.pem").chmod(0o600)
+    file.write_text(file.read_text() + '[bus]\nhost = "192.0.2.10"\n')
+    told = pairguard("check", config=file)
+    assert told.exit_code == 81
+    assert "example value still in place" in told.stdout

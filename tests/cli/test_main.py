@@ -13,7 +13,7 @@ from guard.cli.main import COMMANDS
 from tests.cli.desk import Desk, fits, pairguard
 
 HEAVY = ("pydantic", "pysnmp", "pyroute2", "aiomqtt", "structlog", "cryptography", "asyncio")
-OURS = ["init", "check", "status", "explain", "verdict", "hold", "release", "switch"]
+OURS = ["init", "check", "status", "explain", "verdict", "hold", "release", "switch", "rehearse"]
 
 
 def started(*words: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def test_the_list_names_every_command_that_is_here_and_no_other() -> None:
     listed = pairguard("--help").stdout.split("Commands:")[1]
     assert [line.split()[0] for line in listed.strip().splitlines() if line.strip()][: len(OURS)] == OURS
     assert set(OURS) <= set(COMMANDS)
-    for absent in ("change", "recover", "rehearse"):
+    for absent in ("change", "recover"):
         assert absent not in listed
 
 
@@ -59,6 +59,38 @@ def test_the_list_names_every_command_that_is_here_and_no_other() -> None:
 def test_wrong_usage_ends_with_2(words: list[str]) -> None:
     """An unknown word, a missing option, a duration without a unit."""
     assert pairguard(*words).exit_code == 2
+
+
+USAGE = [
+    ["no-such"],
+    ["status", "--no-such-option-" + "x" * 90],
+    [
+        "hold",
+        "--for",
+        "30 minutes and a bit more than that, in words that nobody can read as a number",
+        "--reason",
+        "x",
+    ],
+    ["verdict"],
+    ["explain", "--at", "noon"],
+]
+
+
+@pytest.mark.parametrize("words", USAGE, ids=lambda words: words[0])
+def test_wrong_usage_says_what_why_and_next_in_80_columns_or_in_one_object(words: list[str]) -> None:
+    """As every other refusal: nothing on standard output but the object that --json asks for."""
+    done = started(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    fits(done.stderr)
+    assert done.stderr.startswith("pairguard: cannot understand the command line\n  why:  ")
+    assert "  next: run: pairguard" in done.stderr
+    assert "--help" in done.stderr
+    as_json = started(*words, "--json")
+    assert (as_json.returncode, as_json.stderr) == (2, "")
+    found = json.loads(as_json.stdout)
+    assert list(found) == ["schema", "what", "why", "next", "exit"]
+    assert (found["schema"], found["exit"]) == ("pairguard.error/1", 2)
+    assert found["why"]
 
 
 def test_the_entry_point_returns_the_code_of_the_command(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from guard.cli.status import merge, of_witness, screen
+from guard.daemon.showing import folded
 from tests.cli.desk import INHIBIT, ROW, Desk, Serving, fits, held, one_object, pairguard, row, status
 
 WITNESS = {
@@ -187,6 +189,8 @@ VERDICT: Mapping[str, Any] = {
     "fresh": "silent",
     "candidate": side("fs1a", 0.0, 0.4),
     "target": side("fs1b", 30.0, None),
+    "candidate_age_s": 0.1,
+    "target_age_s": 4.0,
     "yielded": False,
     "era": 7,
     "version": 12,
@@ -211,13 +215,56 @@ def test_explain_shows_verdict_and_write_age_comparison(desk: Desk, config: Path
     done = pairguard("explain", config=config)
     assert done.exit_code == 0
     fits(done.stdout)
-    for words in ("GRANT (V25)", "0-0.4 s", "over 30 s", "same-and-gated"):
+    for words in ("GRANT (V25)", "0.1-0.5 s", "over 34 s", "same-and-gated", "as of this verdict", "4 s before"):
         assert words in done.stdout
     more = pairguard("explain", "fs1", "--evidence", config=config)
     fits(more.stdout)
     for words in ("0000000000000ABC", "DRBD", "0.2 s", "the pair is whole"):
         assert words in more.stdout
     assert one_object(pairguard("explain", "--json", config=config), "pairguard.explain/1")["pair"] == "fs1"
+
+
+def test_write_ages_are_moved_to_one_moment_or_not_shown(desk: Desk, config: Path) -> None:
+    """A testimony of which nobody knows how old it is (the arbiter's machine rebooted) gives no age."""
+    told = {**VERDICT, "target": side("fs1b", 3.0, 9.0), "target_age_s": None}
+    desk.answers["explain"] = {**EXPLAIN, "verdict": told}
+    text = pairguard("explain", config=config).stdout
+    assert re.search(r"fs1b +target +r0 +\? ", text)
+    assert "a moment that is not known" in " ".join(text.split())
+    desk.answers["explain"] = {**EXPLAIN, "verdict": {**told, "target_age_s": 60.0, "fresh": "live"}}
+    text = pairguard("explain", config=config).stdout
+    assert "63-69 s" in text
+    assert "may have written since" not in text
+
+
+def test_status_says_as_of_when(desk: Desk, config: Path) -> None:
+    """Ages mean nothing without their moment."""
+    shown = screen({"site": "lab", "pairs": [ROW]}, 1.7e9)
+    assert re.search(r"^fs1, everything as of 2023-11-1\d \d\d:\d\d:\d\d \S+:$", shown, re.MULTILINE)
+    fits(shown)
+
+
+def test_what_repeats_is_said_once_with_its_count(desk: Desk, config: Path) -> None:
+    """Two requests that wait take turns for an hour; what happened before is still seen."""
+    events: list[dict[str, Any]] = [{"event": "whole", "text": "the pair is whole", "at_wall": 900.0, "page": False}]
+    for n in range(200):
+        text = ("no answer from the fence device", "the arbiter does not answer")[n % 2]
+        events.append({"event": "waiting", "text": text, "at_wall": 1000.0 + n, "page": False})
+        if n % 2:
+            events.append({"event": "claim-ended", "text": "no offer", "at_wall": 1000.5 + n, "page": False})
+    verdicts = [{"event": "verdict", "text": "PERSON", "at_wall": 2000.0 + n, "page": False} for n in range(3)]
+    found = folded([*events, *verdicts])
+    kinds = ["whole", "waiting", "waiting", "claim-ended", "verdict", "verdict", "verdict"]
+    assert [each["event"] for each in found] == kinds
+    assert [each.get("count", 1) for each in found] == [1, 100, 100, 100, 1, 1, 1]
+    assert (found[1]["at_wall"], found[1]["last_wall"]) == (1000.0, 1198.0)
+    far = [dict(events[1], at_wall=1.0), *(dict(events[0], text=str(n)) for n in range(20)), dict(events[1])]
+    assert len(folded(far)) == len(far), "the same a long time later is news"
+    desk.answers["explain"] = {**EXPLAIN, "events": found}
+    shown = pairguard("explain", "--evidence", config=config).stdout
+    fits(shown)
+    assert "(100 times, last 1970-01-01" in " ".join(shown.split())
+    assert "the pair is whole" in shown
 
 
 def test_explain_goes_back_to_the_verdict_of_a_time(desk: Desk, config: Path) -> None:

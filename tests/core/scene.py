@@ -20,6 +20,20 @@ def whole_pair(seed: int = 1) -> World:
     return world
 
 
+def attested_pair(seed: int = 1) -> World:
+    """The same, once the arbiter's copies of both testimonies say that no disk ever left UpToDate."""
+    world = whole_pair(seed)
+
+    def testified() -> bool:
+        kept = world.arbiter.kept
+        return kept is not None and all(
+            r.continuous for said in kept.testimony.values() for r in said.evidence.replicas
+        )
+
+    assert world.until(testified, 10)
+    return world
+
+
 def frozen_primary(seed: int = 1) -> World:
     """A is cut from its peer and from the arbiter; its handler waits for a right."""
     world = whole_pair(seed)

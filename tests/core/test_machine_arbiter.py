@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scene import said_by, whole_pair
+from scene import attested_pair, said_by
 
 from guard.core import arbiter
 from guard.core.instant import Instant, after
@@ -34,7 +34,7 @@ class Scene:
     """One arbiter of a whole pair, spoken to by hand. `cut`: nobody says any more that the two are one membership."""
 
     def __init__(self, *, cut: bool = True, silent: str = "") -> None:
-        self.world = whole_pair()
+        self.world = attested_pair()
         pair = self.world.arbiter.pair
         assert pair is not None
         self.now = self.world.arbiter.local()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scene import asked_to_fence, frozen_primary, guard_of, of, run, said_by, whole_pair
+from scene import asked_to_fence, attested_pair, frozen_primary, guard_of, of, run, said_by, whole_pair
 
 from guard.core import claim
 from guard.core.claiming import obstacle
@@ -135,7 +135,7 @@ def test_a_living_target_is_never_fenced_without_its_yield() -> None:
 @pytest.mark.parametrize(("continuous", "further"), [(True, "commit"), (False, "no")])
 def test_without_continuity_a_silent_targets_words_tie_to_nothing(continuous, further) -> None:
     """S2 (E3): a candidate whose own disk left UpToDate since the session wins nothing over a silent target."""
-    offer = offer_from(whole_pair(), "B")
+    offer = offer_from(attested_pair(), "B")
     replicas = tuple(replace(r, continuous=continuous) for r in offer.candidate.replicas)
     offer = replace(offer, candidate=replace(offer.candidate, replicas=replicas))
     assert claim.rule(claim.bundle_of(offer, 0.0), "fence", POLICY, cold=False).next == further
@@ -144,7 +144,7 @@ def test_without_continuity_a_silent_targets_words_tie_to_nothing(continuous, fu
 @pytest.mark.parametrize(("gate", "further"), [(True, "commit"), (None, "no"), (False, "no")])
 def test_over_a_silent_target_without_gate_nobody_wins(gate, further) -> None:
     """S2 (E4): a target that may go on writing alone is left to a person."""
-    offer = offer_from(whole_pair(), "B")
+    offer = offer_from(attested_pair(), "B")
     replicas = tuple(replace(r, gate=gate) for r in offer.target.replicas)
     offer = replace(offer, target=replace(offer.target, replicas=replicas))
     assert claim.rule(claim.bundle_of(offer, 0.0), "fence", POLICY, cold=False).next == further

@@ -55,3 +55,12 @@ def test_a_win_is_not_handed_back_while_anything_speaks_against_it() -> None:
         {"ack": replace(guard.ack, register=register)},
     )
     assert [changed for changed in against if returnable(replace(guard, **changed), now)] == []
+
+
+def test_a_win_over_a_peer_that_stepped_back_is_kept_while_that_peer_is_unfit() -> None:
+    """The hold is released first, then it is fenced; fit again, it gets its writes back by the hand-back."""
+    guard, now = winner()
+    guard = replace(guard, memory=replace(guard.memory, consented=True))
+    for unfit in (True, False):
+        hold = replace(guard.ack.peer_hold, unfit=unfit)
+        assert returnable(replace(guard, ack=replace(guard.ack, peer_hold=hold)), now) is not unfit

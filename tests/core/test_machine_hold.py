@@ -10,7 +10,7 @@ from scene import guard_of, of, run, whole_pair
 from guard.core import hold
 from guard.core.claim import refusing
 from guard.core.claiming import inhibited
-from guard.core.evidence import Disk, Forecast, Up
+from guard.core.evidence import Disk, Forecast, Up, unseen_cluster
 from guard.core.instant import Instant, after
 from guard.core.messages import InhibitView, LiftInhibit
 from guard.core.policy import Policy
@@ -111,6 +111,23 @@ def test_nothing_is_taken_back_that_is_not_there() -> None:
     after_it, effects = run(guard, Tick(), now)
     assert not of(effects, ClearHold)
     assert not after_it.memory.holding
+
+
+def test_the_property_is_cleared_again_and_again_until_that_was_read_back() -> None:
+    """S7: an order that failed, or a view that shows nothing, ends no hold; only what was seen gone does."""
+    guard, now = settled()
+    unseen = {"no answer": unseen_cluster(now), "still there": guard.cluster}
+    for why, view in unseen.items():
+        moment, asked = now, 0
+        for _ in range(4):
+            standing, effects = run(replace(guard, cluster=view, lifting=True, due={}), Tick(), moment)
+            asked += len(of(effects, ClearHold))
+            standing, _ = run(standing, HoldWritten(False, False), moment)
+            assert standing.memory.holding, why
+            moment = after(moment, 2.0)
+        assert asked == 4, why
+    released, _ = run(guard, HoldWritten(False, True), now)
+    assert not released.memory.holding
 
 
 def test_the_arbiters_list_is_cleared_before_the_property() -> None:

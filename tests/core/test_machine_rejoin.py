@@ -8,10 +8,10 @@ import pytest
 from scene import asked_to_fence, guard_of, of, run, whole_pair
 from test_machine_hold import settled
 
-from guard.core.evidence import Disk, Link, Sign, SignKind, Up
+from guard.core.evidence import Disk, Link, Role, Sign, SignKind, Up
 from guard.core.hold import brake_for_network
 from guard.core.instant import Instant, after
-from guard.core.step import AgentAsks, AnswerAgent, ClearHold, Note, SetHold, Tick
+from guard.core.step import AgentAsks, AnswerAgent, ClearHold, Heard, Note, OutdateOwn, SetHold, Tick
 from guard.core.turn import Turn
 
 BRAKE = Sign(SignKind.TOPOLOGY_CHANGE, "acc1", Instant(0), "switch acc1 counted 1 topology changes")
@@ -88,3 +88,32 @@ def test_a_person_is_told_when_a_request_waits_for_the_arbiter() -> None:
     assert not [n for n in of(effects, Note) if n.page]
     back, _ = run(replace(again, acked=now), Tick(), now)
     assert "arbiter-silent" not in back.paged
+
+
+@pytest.mark.parametrize(
+    ("disk", "link", "ordered"),
+    [
+        (Disk.UP_TO_DATE, Link.CONNECTING, True),
+        (Disk.CONSISTENT, Link.STANDALONE, True),
+        (Disk.UNKNOWN, Link.UNKNOWN, True),
+        (Disk.OUTDATED, Link.CONNECTING, False),
+        (Disk.INCONSISTENT, Link.CONNECTING, False),
+        (Disk.DISKLESS, Link.CONNECTING, False),
+        (Disk.UP_TO_DATE, Link.CONNECTED, False),
+        (Disk.UP_TO_DATE, Link.RESYNC, False),
+        (Disk.CONSISTENT, Link.DOWN, False),
+    ],
+)
+def test_a_loser_outdates_its_disk_once_where_that_can_be_done(disk: Disk, link: Link, ordered: bool) -> None:
+    """S2: a good disk that the peer left behind is outdated; what is so already, connected or down is left alone."""
+    world = whole_pair()
+    guard, now = guard_of(world, "B"), world.nodes["B"].local()
+    replicas = tuple(replace(r, disk=disk, link=link) for r in guard.volumes.replicas)
+    guard = replace(guard, volumes=replace(guard.volumes, replicas=replicas))
+    ack = replace(guard.ack, register=replace(guard.ack.register, winner="A", used=("alone",)), outdate=True)
+    guard, effects = run(guard, Heard("arbiter", ack), now)
+    assert bool(of(effects, OutdateOwn)) is ordered
+    assert not of(run(guard, Heard("arbiter", ack), now)[1], OutdateOwn)
+    primary = tuple(replace(r, role=Role.PRIMARY) for r in replicas)
+    guard = replace(guard, volumes=replace(guard.volumes, replicas=primary), due={})
+    assert not of(run(guard, Heard("arbiter", ack), now)[1], OutdateOwn)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from guard.core import arbiter
+from guard.core.arbiter import Pair, Sends
 from guard.core.instant import Instant, after
+from guard.core.messages import Answer, Attest, Beat, Bye, Claim, Init, Message, Offer, Refused
 from guard.core.policy import Policy
-from guard.core.storm import Cell, forbids, let_out, reported, spoke, threshold, whole_again
+from guard.core.register import Register
+from guard.core.storm import WAITING_S, Cell, forbids, heard, let_out, reported, said, spoke, threshold, whole_again
+from tests.core.desk import evidence, statement
 
 START = Instant(10**15)
 LATER = after(START, 1000.0)
@@ -36,9 +44,9 @@ def test_the_threshold_is_exact(pairs: int) -> None:
         for _ in range(5):
             seen = reported(seen, f"p{n}", now, POLICY)
     now = after(now, POLICY.corr_s)
-    assert forbids(seen, now, POLICY) is None
+    assert forbids(seen, now, POLICY, "p0") is None
     seen = reported(seen, f"p{limit}", now, POLICY)
-    assert forbids(seen, after(now, 1.0), POLICY) == ("storm" if limit else None)
+    assert forbids(seen, after(now, 1.0), POLICY, "p0") == ("storm" if limit else None)
 
 
 def test_reports_more_than_30_s_apart_are_no_storm() -> None:
@@ -46,31 +54,31 @@ def test_reports_more_than_30_s_apart_are_no_storm() -> None:
     seen, now = cell(4), LATER
     for n in range(4):
         seen = reported(seen, f"p{n}", now, POLICY)
-        assert forbids(seen, after(now, 1.0), POLICY) is None
+        assert forbids(seen, after(now, 1.0), POLICY, "p0") is None
         now = after(now, POLICY.storm_window_s + 1)
 
 
 def test_no_offer_leaves_before_reports_of_the_same_instant_could_come() -> None:
     """T_corr after the latest report, so that a storm is seen whole before anybody is offered anything."""
     seen = reported(cell(4), "p0", LATER, POLICY)
-    assert forbids(seen, after(LATER, POLICY.corr_s / 2), POLICY) == "correlating"
-    assert forbids(seen, after(LATER, POLICY.corr_s), POLICY) is None
+    assert forbids(seen, after(LATER, POLICY.corr_s / 2), POLICY, "p0") == "correlating"
+    assert forbids(seen, after(LATER, POLICY.corr_s), POLICY, "p0") is None
 
 
 @pytest.mark.parametrize(("pairs", "heard", "waits"), [(1, 0, False), (4, 2, True), (4, 3, False), (200, 189, True)])
 def test_an_arbiter_that_just_started_waits_for_the_cell(pairs: int, heard: int, waits: bool) -> None:
     """For 30 s nothing is offered until all but k(n)-1 pairs have spoken; then it is offered all the same."""
     seen = cell(pairs, heard=heard)
-    assert forbids(seen, after(START, 29.0), POLICY) == ("arbiter-just-started" if waits else None)
-    assert forbids(spoke(seen, f"p{pairs - 1}"), after(START, 29.0), POLICY) is None
-    assert forbids(seen, after(START, 31.0), POLICY) is None
+    assert forbids(seen, after(START, 29.0), POLICY, "p0") == ("arbiter-just-started" if waits else None)
+    assert forbids(spoke(seen, f"p{pairs - 1}"), after(START, 29.0), POLICY, "p0") is None
+    assert forbids(seen, after(START, 31.0), POLICY, "p0") is None
 
 
 def storm() -> Cell:
     seen = cell(4)
     for n in range(3):
         seen = reported(seen, f"p{n}", LATER, POLICY)
-    assert forbids(seen, LATER, POLICY) == "storm"
+    assert forbids(seen, LATER, POLICY, "p0") == "storm"
     return seen
 
 
@@ -78,34 +86,170 @@ def test_a_storm_ends_when_the_last_pair_is_whole_again() -> None:
     """Each that comes back takes its report with it; the storm stands until none is left."""
     seen, now = storm(), after(LATER, 5.0)
     for n in range(3):
-        assert forbids(seen, now, POLICY) == "storm"
+        assert forbids(seen, now, POLICY, "p0") == "storm"
         seen = whole_again(seen, f"p{n}", now)
-    assert forbids(seen, now, POLICY) is None
+    assert forbids(seen, now, POLICY, "p0") is None
+
+
+QUIET = after(LATER, POLICY.settle_s + 1)  # nothing has spoken for `storm()` for long enough
+
+
+def pair_of(name: str, *, target_heard: Instant | None = None, unfit: bool = False) -> Pair:
+    """Pair `name` of the nodes `name`a and `name`b, as the arbiter knows it; b is the candidate of these tests."""
+    made = arbiter.made(Init("i", (f"{name}a", f"{name}b"), f"{name}a", "cell", "x"), name, START, "boot")
+    if target_heard is None:
+        return made
+    beat = statement(f"{name}a", 1)
+    return replace(
+        made,
+        heard={f"{name}a": target_heard},
+        beats={f"{name}a": replace(beat, hold=replace(beat.hold, unfit=unfit))},
+    )
+
+
+def claim(name: str, **changed: Any) -> Claim:
+    return replace(Claim(f"n-{name}", "fence", evidence(f"{name}b"), "?"), **changed)
+
+
+def asks(cell: Cell, name: str, now: Instant, pair: Pair | None = None, **changed: Any) -> Cell:
+    """`name`b claims; what becomes of the cell."""
+    return heard(cell, pair or pair_of(name), f"{name}b", claim(name, **changed), now, POLICY)
+
+
+def turn(cell: Cell, now: Instant, *names: str) -> list[str]:
+    """Who of these may go now; everybody else is told that the storm is half-open."""
+    told = {name: forbids(cell, now, POLICY, name) for name in names}
+    assert set(told.values()) <= {None, "storm-half-open"}, told
+    return [name for name, why in told.items() if why is None]
 
 
 def test_a_quiet_storm_is_half_open_one_claim_a_minute() -> None:
     """After the settle time one offer leaves; its own pair may go on to the win, all others wait for a minute."""
-    seen, now = storm(), after(LATER, POLICY.settle_s + 1)
-    assert forbids(storm(), after(LATER, POLICY.settle_s - 1), POLICY, "p0") == "storm"
-    assert forbids(seen, now, POLICY, "p0") is None
-    seen = let_out(seen, now, "p0")
-    assert forbids(seen, now, POLICY, "p1") == "storm-half-open"
-    assert forbids(seen, after(now, POLICY.accept_s), POLICY, "p0") is None
-    assert forbids(seen, after(now, POLICY.fire_s + 1), POLICY, "p0") == "storm-half-open"
-    assert forbids(seen, after(now, POLICY.storm_retry_s), POLICY, "p1") is None
+    seen = asks(storm(), "p0", after(QUIET, -2))
+    assert forbids(seen, after(LATER, POLICY.settle_s - 1), POLICY, "p0") == "storm"
+    assert turn(seen, QUIET, "p0", "p1", "p2") == ["p0"]
+    seen = asks(said(seen, "p0", offer("p0"), QUIET), "p1", QUIET)
+    assert turn(seen, QUIET, "p0", "p1") == ["p0"]
+    assert turn(seen, after(QUIET, POLICY.accept_s), "p0", "p1") == ["p0"]
+    assert turn(seen, after(QUIET, POLICY.fire_s + 1), "p0", "p1") == []
+    minute_later = after(QUIET, POLICY.storm_retry_s)
+    assert turn(asks(seen, "p1", minute_later), minute_later, "p0", "p1") == ["p1"]
 
 
-def test_a_surprise_while_half_open_is_a_storm_again() -> None:
-    """One more pair that loses its peer: settle time and half-open begin anew."""
-    now = after(LATER, POLICY.settle_s + 1)
-    seen = let_out(storm(), now, "p0")
-    # The reports of the storm still stand, so the window is what counts: two new ones within it.
-    seen = reported(whole_again(seen, "p1", now), "p1", now, POLICY)
-    seen = reported(seen, "p3", now, POLICY)
-    assert forbids(seen, after(now, POLICY.settle_s - 1), POLICY, "p0") == "storm"
+def offer(name: str) -> Sends:
+    """An offer left for `name`b."""
+    register = Register.made(f"{name}a").view("store")
+    stated = evidence(f"{name}b")
+    return ((f"{name}b", Offer(f"n-{name}", register, stated, None, "silent", 0.0, None, False, False, 2.0)),)
+
+
+BEST_FIRST: list[dict[str, Any]] = [{"off_twice": True}, {"ports": "down-alone"}, {}]
+
+
+def test_the_best_evidence_goes_first_whoever_asked_first() -> None:
+    """Read off twice before ports down alone before mere silence; then the one that has waited longest."""
+    seen, now = storm(), QUIET
+    for name, changed in zip(("p0", "p1", "p2"), reversed(BEST_FIRST), strict=True):
+        seen, now = asks(seen, name, now, **changed), after(now, 0.1)
+    order = []
+    for _ in range(3):
+        [name] = turn(seen, now, "p0", "p1", "p2", "p3")
+        order.append(name)
+        seen, now = said(seen, name, offer(name), now), after(now, POLICY.storm_retry_s)
+        for waiting, changed in zip(("p0", "p1", "p2"), reversed(BEST_FIRST), strict=True):
+            seen = asks(seen, waiting, now, **changed) if waiting not in order else seen
+    assert order == ["p2", "p1", "p0"]
+    equal = asks(asks(storm(), "p1", QUIET), "p0", after(QUIET, 1.0))
+    assert turn(equal, after(QUIET, 1.0), "p0", "p1") == ["p1"]
+
+
+def test_a_pair_that_had_its_turn_goes_behind_those_that_had_none() -> None:
+    """Nobody starves: the best evidence that leads to no win does not take every minute."""
+    seen = asks(asks(storm(), "p0", QUIET, off_twice=True), "p1", QUIET)
+    assert turn(seen, QUIET, "p0", "p1") == ["p0"]
+    later = after(QUIET, POLICY.storm_retry_s)
+    seen = asks(asks(said(seen, "p0", offer("p0"), QUIET), "p0", later, off_twice=True), "p1", later)
+    assert turn(seen, later, "p0", "p1") == ["p1"]
+
+
+@pytest.mark.parametrize("contradicted", ["heard", "ports"])
+def test_what_contradicts_a_death_is_never_let_through(contradicted: str) -> None:
+    """A target that is heard, or whose ports are up amid change: its claim waits, and takes nobody's turn."""
+    pair = pair_of("p0", target_heard=after(QUIET, -1.0)) if contradicted == "heard" else pair_of("p0")
+    ports = "?" if contradicted == "heard" else "up-with-change"
+    seen = asks(storm(), "p0", QUIET, pair, ports=ports, off_twice=True)
+    assert turn(seen, QUIET, "p0", "p1") == []
+    assert turn(asks(seen, "p1", QUIET), QUIET, "p0", "p1") == ["p1"]
+    unfit = pair_of("p0", target_heard=after(QUIET, -1.0), unfit=True)
+    assert turn(asks(storm(), "p0", QUIET, unfit), QUIET, "p0") == ["p0"], "its own cluster is gone: it may yield"
+
+
+def test_a_claim_that_is_refused_for_its_own_sake_takes_nobodys_turn() -> None:
+    """Inhibited, or no longer asking: the next best goes."""
+    seen = asks(asks(storm(), "p0", QUIET, off_twice=True), "p1", QUIET)
+    refused = said(seen, "p0", (("p0b", Refused("n-p0", "inhibited", "held")),), QUIET)
+    assert turn(refused, QUIET, "p0", "p1") == ["p1"]
+    told = said(seen, "p0", (("p0b", Refused("n-p0", "storm-half-open", "wait")),), QUIET)
+    assert turn(told, QUIET, "p0", "p1") == ["p0"], "the storm's own word does not end its waiting"
+    later = after(QUIET, WAITING_S + 1)
+    assert turn(asks(seen, "p1", later), later, "p0", "p1") == ["p1"], "who stopped asking waits no more"
+
+
+LIVING: list[Message] = [
+    statement("p0a", 1),
+    Answer("n-p0", evidence("p0a"), False, 1.0),
+    Attest(1, evidence("p0a")),
+    Bye("stopped"),
+]
+CONSENTING: list[Message] = [
+    replace(statement("p0a", 1), hold=replace(statement("p0a", 1).hold, unfit=True)),
+    Answer("n-p0", evidence("p0a"), True, 1.0),
+    Answer("n-p0", replace(evidence("p0a"), unfit=True), False, 1.0),
+    Attest(1, replace(evidence("p0a"), unfit=True)),
+]
+
+
+@pytest.mark.parametrize("word", LIVING, ids=lambda word: word.kind)
+def test_a_target_that_is_heard_after_its_claim_was_let_through_is_a_storm_again(word: Message) -> None:
+    """Stop at the first surprise: closed for the settle time, and the claim that was let through gets no win."""
+    seen = said(asks(storm(), "p0", QUIET), "p0", offer("p0"), QUIET)
+    seen = heard(seen, pair_of("p0"), "p0a", word, after(QUIET, 1.0), POLICY)
+    for name in ("p0", "p1"):
+        assert forbids(asks(seen, "p1", QUIET), after(QUIET, 1.5), POLICY, name) == "storm"
+        assert forbids(seen, after(QUIET, POLICY.settle_s + 0.9), POLICY, name) == "storm"
+    again = after(QUIET, POLICY.settle_s + 1.1)
+    assert turn(asks(seen, "p1", again), again, "p0", "p1") == ["p1"]
+
+
+@pytest.mark.parametrize("word", CONSENTING, ids=lambda word: f"{word.kind}")
+def test_a_word_of_consent_is_no_surprise(word: Message) -> None:
+    """A node whose own cluster is gone speaks, and may yield: that is no sign of a network."""
+    seen = said(asks(storm(), "p0", QUIET), "p0", offer("p0"), QUIET)
+    assert heard(seen, pair_of("p0"), "p0a", word, after(QUIET, 1.0), POLICY) == seen
+
+
+def test_only_the_target_of_that_claim_surprises_and_only_within_the_minute() -> None:
+    """The candidate's own words, other pairs' words, and a fenced node that boots after the win say nothing."""
+    seen = said(asks(storm(), "p0", QUIET), "p0", offer("p0"), QUIET)
+    beat: Beat = statement("p0a", 1)
+    soon, late = after(QUIET, 1.0), after(QUIET, POLICY.storm_retry_s + 1)
+    assert heard(seen, pair_of("p0"), "p0b", beat, soon, POLICY) == seen
+    assert heard(seen, pair_of("p1"), "p1a", beat, soon, POLICY) == seen
+    assert heard(seen, pair_of("p0"), "p0a", beat, late, POLICY) == seen
+    won = pair_of("p0")
+    won = replace(won, kept=replace(won.kept, register=replace(won.kept.register, winner="p0b")))
+    assert heard(seen, won, "p0a", beat, soon, POLICY) == seen
+
+
+def test_one_more_pair_that_loses_its_peer_is_a_storm_again() -> None:
+    """One is enough: settle time and half-open begin anew, whatever the threshold was."""
+    seen = said(asks(storm(), "p0", QUIET), "p0", offer("p0"), QUIET)
+    seen = reported(seen, "p3", after(QUIET, 1.0), POLICY)
+    assert forbids(seen, after(QUIET, POLICY.settle_s), POLICY, "p0") == "storm"
 
 
 def test_letting_out_without_a_storm_means_nothing() -> None:
     """The ordinary claims of a calm cell do not wait for each other."""
-    calm = let_out(cell(4), LATER, "p0")
+    calm = let_out(asks(cell(4), "p0", LATER), LATER, "p0", "p0b")
+    assert calm == cell(4)
     assert forbids(calm, LATER, POLICY, "p1") is None

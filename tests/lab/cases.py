@@ -7,12 +7,10 @@ them as tests. Each leaves its record and picture in OUT/NAME.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from tests.lab.demo import missing
 from tests.lab.fabric import FORWARD_DELAY_S_MIN, access_of
 from tests.lab.freeze import BlackHole, Flap, Freeze, Late, MlagFreeze, NodeLinks, StpFreeze
 from tests.lab.ground import TESTIFIED_S, Ground, Story, form
+from tests.lab.inside import asking, daemon_pids, delegates, tell
 from tests.lab.node import Node
 from tests.lab.plan import nodes_of
 from tests.lab.space import LabFailed, boottime, end_on_signals
@@ -31,6 +30,7 @@ FREEZE_S = 12.0
 PROMOTED_S_MAX = 120.0
 PATIENCE_S = 60.0  # for what takes seconds on a quiet machine
 BACK_S_MAX = 150.0
+WHOLE_AGAIN_FREEZES = 5.0  # a quiet machine needs half of one, a very busy one two
 MAX_AGE_S = 6.0  # the fabric's own (fabric.build), after a case that needed a longer one
 SLOW_POWER_S = 6.0  # within the delegate's 20 s
 
@@ -116,19 +116,45 @@ def frozen(
 ) -> None:
     """A freeze of which nobody was told: pairs are cut, nobody is shot, nothing stops, all are whole again."""
     primaries = ground.freeze(freeze, during=also)
+    cut(ground, told, pairs or ground.pairs)
+    survived(ground, told, {pair: primaries[pair] for pair in pairs or ground.pairs})
+
+
+def cut(ground: Ground, told: Story, pairs: Sequence[str]) -> None:
+    """The freeze really was one. A freeze that cut nobody is the lab's own failure: the case ends there."""
+    found = {pair: ground.cut(pair) for pair in pairs}
+    if not any(nodes for kinds in found.values() for nodes in kinds.values()):
+        raise LabFailed(f"the freeze cut nobody: replication and corosync of {', '.join(pairs)} stood through it")
+    for pair, kinds in found.items():
+        for kind, nodes in kinds.items():
+            told.promise(f"{pair}: the freeze cut {kind} at both nodes", len(nodes) == 2, f"at {nodes or 'neither'}")
+
+
+def survived(ground: Ground, told: Story, primaries: Mapping[str, str]) -> None:
+    """Nobody is shot, each pair is whole again soon after the thaw, and each served through the freeze."""
     begun_s = ground.site.record.marks["freeze"]
+    whole_again(ground, told, list(primaries))
     ground.calm()
-    for pair in pairs or ground.pairs:
-        survived(ground, told, pair, primaries[pair], begun_s)
+    for pair, primary in primaries.items():
+        served(ground, told, pair, primary, begun_s)
     told.promise("nobody was shot", ground.shot_nodes(begun_s) == [], ground.shot_nodes(begun_s))
 
 
-def survived(ground: Ground, told: Story, pair: str, primary: str, begun_s: float) -> None:
-    """The pair really was cut, and served through it."""
-    cut = [name for name in nodes_of(pair) if ground.said(ground.site.nodes[name], "replication-lost", begun_s)]
-    told.promise(
-        f"{pair}: the freeze cut the nodes apart", len(cut) == 2, f"replication was lost at {cut or 'neither'}"
-    )
+def whole_again(ground: Ground, told: Story, pairs: Sequence[str]) -> None:
+    """Replication, membership and disks are back within `WHOLE_AGAIN_FREEZES` times what the freeze lasted."""
+    marks = ground.site.record.marks
+    until = marks["thaw"] + WHOLE_AGAIN_FREEZES * (marks["thaw"] - marks["freeze"])
+    waiting = [name for pair in pairs for name in nodes_of(pair)]
+    while waiting:
+        waiting = [name for name in waiting if ground.state(name).get("whole") is not True]
+        if boottime() > until:
+            break
+    seen = {name: ground.replica_text(name) for name in waiting}
+    told.promise(f"whole again within {WHOLE_AGAIN_FREEZES:g} times the freeze", not waiting, seen)
+
+
+def served(ground: Ground, told: Story, pair: str, primary: str, begun_s: float) -> None:
+    """The service of one pair never stopped, and its data are all there."""
     row = ground.row(pair, primary, begun_s)
     told.promise(f"{pair}: the service never stopped", row.service_stopped_s == 0, f"{row.service_stopped_s} s")
     told.promise(f"{pair}: never both", row.both_s == 0, f"{row.both_s} s")
@@ -163,8 +189,8 @@ def held(ground: Ground, told: Story) -> None:
         time.sleep(5.0)
         refused.update(everywhere("release", "--wait", "1s"))
 
-    primaries = ground.freeze(StpFreeze(ground.site.fabric, FREEZE_S, root="agg2"), during=look)
-    begun_s = ground.site.record.marks["freeze"]
+    primaries = ground.freeze(StpFreeze(ground.site.fabric, FREEZE_S), during=look)
+    cut(ground, told, ground.pairs)
     for pair, (code, said) in refused.items():
         told.promise(f"{pair}: a release mid-freeze is refused (86)", code == 86, f"{code}: {said}")
     states = {name: (ground.state(name).get("hold") or {}).get("state") for name in first.values()}
@@ -176,10 +202,7 @@ def held(ground: Ground, told: Story) -> None:
         released = everywhere("release")
     for pair, (code, said) in released.items():
         told.promise(f"{pair}: released once it was quiet (0)", code == 0, f"{code}: {said}")
-    ground.calm()
-    for pair in ground.pairs:
-        survived(ground, told, pair, primaries[pair], begun_s)
-    told.promise("nobody was shot", ground.shot_nodes(begun_s) == [], ground.shot_nodes(begun_s))
+    survived(ground, told, primaries)
 
 
 # ------------------------------------------------------------------ deaths: fenced once, the peer serves
@@ -207,7 +230,7 @@ def succeeded(ground: Ground, told: Story, pair: str, kill: Callable[[Node], Non
     ground.fenced[pair] = dead
     took = ground.within(PROMOTED_S_MAX, lambda: ground.promoted(other, at_s))
     told.promise(f"{other} serves", took is not None, ground.state(other))
-    told.title += f": {other} promoted after {took} s"
+    told.title += f": {other} {story.promoted_words(took)}"
     fenced(ground, told, dead, other, at_s)
 
 
@@ -312,10 +335,8 @@ def queued(ground: Ground, told: Story) -> None:
 
     primaries = ground.freeze(BlackHole(ground.site.fabric, FREEZE_S), during=look)
     begun_s = ground.site.record.marks["freeze"]
-    ground.calm()
-    for pair in ground.pairs:
-        survived(ground, told, pair, primaries[pair], begun_s)
-    told.promise("nobody was shot", ground.shot_nodes(begun_s) == [], ground.shot_nodes(begun_s))
+    cut(ground, told, ground.pairs)
+    survived(ground, told, primaries)
     late_ones = []
     for node in ground.site.nodes.values():
         asks = ground.said(node, "agent-asks", begun_s)
@@ -323,17 +344,6 @@ def queued(ground: Ground, told: Story) -> None:
         if asks and (not sets or asks[0].at_s < sets[0].at_s):
             late_ones.append(node.name)
     told.promise("the order to fence came before the property", bool(late_ones))
-
-
-def asking(ground: Ground) -> list[str]:
-    """Nodes in which the cluster's fence agent waits for its guard."""
-    found = []
-    for name, node in ground.site.nodes.items():
-        procs = ground.site.space.group(name).rglob("cgroup.procs")
-        words = [cmdline(pid) for path in procs for pid in path.read_text().split()]
-        if any("fencing.agent" in text for text in words):
-            found.append(node.name)
-    return found
 
 
 def killed(ground: Ground, told: Story) -> None:
@@ -377,42 +387,6 @@ def killed(ground: Ground, told: Story) -> None:
     told.promise("still nobody else was shot", ground.shot_nodes(at_s) == [dead], ground.shot_nodes(at_s))
 
 
-def daemon_pids(node: Node) -> list[int]:
-    """The guard's own process in a node, as this machine numbers it."""
-    found = []
-    for path in node.space.group(node.name).rglob("cgroup.procs"):
-        for pid in path.read_text().split():
-            if "guard.daemon.main" in cmdline(pid) and not cmdline(pid).startswith("/bin/sh"):
-                found.append(int(pid))
-    return found
-
-
-def tell(pid: int, number: int) -> None:
-    """Send a signal; a child that was just being started is gone by now."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def delegates(ground: Ground, name: str) -> list[str]:
-    """What runs in a shot's own cgroup of this node."""
-    places = [p for p in ground.site.space.group(name).rglob("cgroup.procs") if "pairguard-shots" in str(p)]
-    found = []
-    for place in places:
-        try:
-            found += [cmdline(pid) for pid in place.read_text().split()]
-        except OSError:
-            continue  # the group is gone
-    return found
-
-
-def cmdline(pid: str) -> str:
-    """A process's words; empty if it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
-    except OSError:
-        return ""
-
-
 def inhibit_kinds(seen: dict[str, Any]) -> set[str]:
     return {str(each.get("kind")) for each in (seen.get("hold") or {}).get("inhibits", ())}
 
@@ -421,9 +395,9 @@ def inhibit_kinds(seen: dict[str, Any]) -> set[str]:
 
 OUT, IN = "out-of-band", "in-band"
 CASES = (
-    Case("stp", "spanning tree freezes all, unannounced", OUT, False, None, stp),
+    Case("stp", "spanning tree freezes all, unannounced", OUT, True, None, stp),
     Case("blackhole-oob", "a black hole; the arbiter is out-of-band", OUT, True, None, black_hole),
-    Case("hold", "announced by `pairguard hold`", OUT, False, None, held),
+    Case("hold", "announced by `pairguard hold`", OUT, True, None, held),
     Case("links-cut", "one node's links only", OUT, True, ("fs1",), links_cut),
     Case("hung", "a kernel hangs with its ports up", OUT, True, ("fs2",), hung),
     Case("boots", "the fenced node boots and cannot shoot back", OUT, True, ("fs2",), boots_again, as_left=True),

@@ -116,6 +116,7 @@ def run(pairs: int, *, guard: bool, out: Path) -> tuple[Record, list[Death]]:
                 calm(site, say)
                 frozen(site, record, say)
                 calm(site, say)
+                record.mark("watched")  # the picture shows the release too; the rows are made already
                 found = [dies(site, pair, say) for pair in plan.pair_names()]
             else:
                 found = [dies(site, pair, say) for pair in plan.pair_names()]
@@ -191,7 +192,7 @@ def dies(site: Site, pair: str, say: Saying) -> Death:
     fenced = len(site.record.of("off-accepted", dead)) - before
     off = not site.nodes[dead].supplied
     took = None if found is None else round(found - at_s, 2)
-    say(f"DEATH of {dead}: fenced {fenced}x, {'off' if off else 'still on'}, {other} promoted after {took} s")
+    say(f"DEATH of {dead}: fenced {fenced}x, {'off' if off else 'still on'}, {other} {story.promoted_words(took)}")
     return Death(pair, dead, fenced, off, took)
 
 
@@ -248,6 +249,11 @@ def middle(deaths: list[Death]) -> float | None:
     return round(statistics.median(known), 2) if known else None
 
 
+def seconds(value: object) -> str:
+    """For people: nobody promoted is no number of seconds."""
+    return "never" if value is None else f"{value} s"
+
+
 def good(result: dict[str, object]) -> bool:
     """Did the guard do its job, and did the stock pairs show what it is needed for?"""
     stock, ours, death = result["stock"], result["guarded"], result["death"]
@@ -284,8 +290,8 @@ def show(
     if isinstance(death, dict):
         print(
             f"deaths of primaries, one pair at a time: {death['pairs']}; fenced once and confirmed {death['fenced']}; "
-            f"promoted {death['promoted']};\n  median {death['promotion_s_median']} s guarded, "
-            f"{death['stock_promotion_s_median']} s stock"
+            f"promoted {death['promoted']};\n  median {seconds(death['promotion_s_median'])} guarded, "
+            f"{seconds(death['stock_promotion_s_median'])} stock"
         )
     print("\nWhile frozen a guarded primary acknowledges nothing until it may go on alone: that is its write stall.")
     print(f"pictures: {asked.out}/stock/timeline.svg, {asked.out}/guarded/timeline.svg (and .png)")

@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from tests.lab.space import LabFailed, Space, boottime, run
 
 AGGREGATION = ("agg1", "agg2")
 ACCESS = ("acc1", "acc2", "acc3")
 SWITCHES = AGGREGATION + ACCESS
-PRIORITY = {"agg1": 4096, "agg2": 8192, "acc1": 32768, "acc2": 36864, "acc3": 40960}  # IEEE 802.1D: the lowest is root
+ROOT_PRIORITY, SECOND_PRIORITY = 4096, 8192  # IEEE 802.1D: the lowest is root
+PRIORITY = {"agg1": ROOT_PRIORITY, "agg2": SECOND_PRIORITY, "acc1": 32768, "acc2": 36864, "acc3": 40960}
 FORWARD_DELAY_S_MIN = 2.0
 FORWARD_DELAY_S_MAX = 30.0
 IN_BAND, OUT_OF_BAND = "10.77", "10.78"
@@ -127,6 +129,46 @@ class Fabric:
             by_switch.setdefault(switch, []).append(f"link set {port} {'up' if up else 'down'}")
         for switch, lines in by_switch.items():
             self.space.ip(switch, lines)
+
+    def root(self, among: Iterable[str] = SWITCHES) -> tuple[str, int]:
+        """The spanning tree's root and its priority, by the word of every switch of `among`.
+
+        Raises LabFailed while they do not agree, or if the root is none of them.
+        """
+        own: dict[str, str] = {}
+        follows: dict[str, str] = {}
+        for name in among:
+            bridge = self._links(name, "br0")[0]["linkinfo"]["info_data"]
+            own[bridge["bridge_id"]] = name
+            follows[name] = bridge["bridge_id"]
+            for port in self._links(name, "master", "br0"):  # the bridge's own `root_id` is its own id (kernel 6.18)
+                data = port["linkinfo"]["info_slave_data"]
+                if bridge["root_port"] and int(data["no"], 16) == bridge["root_port"]:
+                    follows[name] = data["root_id"]
+        roots = set(follows.values())
+        if len(roots) != 1 or not roots <= own.keys():
+            said = {switch: own.get(root, root) for switch, root in follows.items()}
+            raise LabFailed(f"the switches do not agree on the spanning tree's root: {said}")
+        root = roots.pop()
+        return own[root], int(root.split(".")[0], 16)
+
+    def _links(self, switch: str, *which: str) -> list[dict[str, Any]]:
+        answer = run(["ip", "-n", self.space.netns(switch), "-d", "-j", "link", "show", *which]).stdout
+        return list(json.loads(answer or "[]"))
+
+    def agree(self, root: str, priority: int, among: Iterable[str], deadline_s: float = 20.0) -> None:
+        """Wait until every switch of `among` follows this root at this priority."""
+        until, names = boottime() + deadline_s, tuple(among)
+        while True:
+            try:
+                found: object = self.root(names)
+            except LabFailed as error:
+                found = error
+            if found == (root, priority):
+                return
+            if boottime() > until:
+                raise LabFailed(f"{root} ({priority}) is not the root after {deadline_s} s: {found}")
+            time.sleep(0.1)
 
     def port_states(self, switch: str) -> dict[str, str]:
         """STP state by port: disabled, blocking, listening, learning or forwarding."""

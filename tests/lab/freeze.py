@@ -1,6 +1,6 @@
 """Ways in which the network freezes: each has `prepare()`, `begin()` and `end()`.
 
-stp         the root switch loses its links; the access switches wait 2 x forward_delay before they use the other uplink
+stp         the root loses its links; the access switches wait 2 x forward_delay before they use the other uplink
 blackhole   every frame on every access uplink is dropped without a sign: links up, spanning tree steady
 late        every frame on every access uplink is queued, and comes out at the thaw
 mlag        one aggregation switch's agent stops, its links stay up and carry traffic; 5 s later everything re-forms
@@ -19,7 +19,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from tests.lab.fabric import ACCESS, AGGREGATION, FORWARD_DELAY_S_MIN, Fabric
+from tests.lab.fabric import (
+    ACCESS,
+    AGGREGATION,
+    FORWARD_DELAY_S_MIN,
+    ROOT_PRIORITY,
+    SECOND_PRIORITY,
+    SWITCHES,
+    Fabric,
+)
 from tests.lab.node import Node
 from tests.lab.record import Record
 from tests.lab.space import LabFailed
@@ -33,7 +41,6 @@ TC_PASS, TC_DROP = 0, 2  # TC_ACT_OK, TC_ACT_SHOT (linux/pkt_cls.h)
 BLACK_HOLE = f"4,32 0 0 0,21 0 1 {0x0180C200},6 0 0 {TC_PASS},6 0 0 {TC_DROP}"
 NEAREST_BRIDGE = bytes.fromhex("0180c200000e")  # IEEE 802.1Q table 8-1: never forwarded
 LOCAL_EXPERIMENT = bytes.fromhex("88b5")  # IEEE 802 local experimental EtherType 1
-RETURN_PRIORITY = {"agg1": 16384, "agg2": 20480}  # behind each other in turn, before the access switches
 LATE_MAX_AGE_S = 40.0  # the longest max_age of 802.1D: held BPDUs must not age out, or STP would act too
 
 
@@ -52,31 +59,42 @@ class Freeze(Protocol):
 
 
 class StpFreeze:
-    """The root switch's links fall; the outage is the spanning tree's own 2 x forward_delay (4..60 s)."""
+    """The present root's links fall; the outage is the spanning tree's own 2 x forward_delay (4..60 s)."""
 
     kind = "stp"
 
-    def __init__(self, fabric: Fabric, seconds: float, root: str = "agg1") -> None:
-        """`root`: agg1, or agg2 where agg1 was lost before and is back behind it."""
-        self.fabric, self.seconds, self.root = fabric, seconds, root
-        other = AGGREGATION[1 - AGGREGATION.index(root)]
-        self._ends = [(root, port) for port in (other, *ACCESS)]
+    def __init__(self, fabric: Fabric, seconds: float) -> None:
+        self.fabric, self.seconds = fabric, seconds
+        self.root, self._other = "", ""  # known from `begin` on
 
     def prepare(self) -> None:
         """Each bridge uses the timers of the last BPDU from the root, so they are set some hellos earlier."""
         self.fabric.set_timers(self.seconds / 2)
 
     def begin(self) -> None:
-        self.fabric.links(self._ends, up=False)
+        """Raises LabFailed if the root is no aggregation switch: without it nobody would be cut."""
+        root, _ = self.fabric.root()
+        if root not in AGGREGATION:
+            raise LabFailed(f"the spanning tree's root is {root}: taking it down would not freeze the pairs")
+        self.root, self._other = root, AGGREGATION[1 - AGGREGATION.index(root)]
+        self.fabric.links(self._ends(), up=False)
+
+    def _ends(self) -> list[tuple[str, str]]:
+        return [(self.root, port) for port in (self._other, *ACCESS)]
 
     def end(self) -> None:
         """It has thawed by itself; later port changes are quick again. The switch stays away: a return freezes too."""
         self.fabric.set_timers(FORWARD_DELAY_S_MIN)
+        self.fabric.space.ip(self._other, [f"link set br0 type bridge priority {ROOT_PRIORITY}"])
+        self.fabric.space.ip(self.root, [f"link set br0 type bridge priority {SECOND_PRIORITY}"])
 
     def restore(self) -> None:
-        """Bring the lost switch back with full redundancy, but not as root: nothing freezes a second time."""
-        self.fabric.space.ip(self.root, [f"link set br0 type bridge priority {RETURN_PRIORITY[self.root]}"])
-        self.fabric.links(self._ends, up=True)
+        """Bring the lost switch back with full redundancy, but second: nothing freezes, the next freeze is as this."""
+        self.fabric.agree(
+            self._other, ROOT_PRIORITY, (self._other, *ACCESS)
+        )  # else its return looks better for a hello
+        self.fabric.links(self._ends(), up=True)
+        self.fabric.agree(self._other, ROOT_PRIORITY, SWITCHES)
 
 
 class BlackHole:

@@ -16,9 +16,11 @@ from tests.lab.node import Node
 from tests.lab.pairs import Site
 from tests.lab.plan import Plan, nodes_of
 from tests.lab.record import Event, Interval, Record
+from tests.lab.replicas import DISK
 from tests.lab.space import LabFailed, boottime
 
 CALM_S_MAX = 150.0
+COROSYNC_LOG = "/var/log/corosync/corosync.log"
 TESTIFIED_S = 6.0  # a guard testifies every 5 s (policy.attest_s): without a known write age no death is certain
 STORM_APART_S = 31.0  # two pairs of three that lose a peer within 30 s are a storm (guard.core.policy.storm_window_s)
 
@@ -56,6 +58,7 @@ class Ground:
         self.site, self.out, self.say = site, out, say
         self.stories: list[Story] = []
         self.fenced: dict[str, str] = {}  # pair -> the node that a case has left off
+        self._left_before: dict[str, int] = {}  # by node: how often its corosync had lost its peer before the freeze
         self._last_loss: tuple[str, float] | None = None  # the pair that lost a node last, and when
 
     @property
@@ -122,6 +125,14 @@ class Ground:
         except LabFailed:
             return {}
 
+    def replica_text(self, name: str) -> str:
+        """A node's replication as its tools and its own log's last lines have it."""
+        node = self.site.nodes[name]
+        status = node.run_in(["drbdsetup", "status", "r0", "--verbose"]) if node.powered else None
+        shown = "powered off" if status is None else status.stdout + status.stderr
+        log = node.read(f"{DISK}.log").splitlines()[-12:]
+        return " ".join(shown.split()) + "; log: " + " | ".join(log)
+
     def said(self, node: Node, event: str, since_s: float) -> list[Event]:
         """What a node's guard logged of one kind since a moment."""
         found = guarded.guard_events(self.site, node)
@@ -182,8 +193,23 @@ class Ground:
     ) -> dict[str, str]:
         """Play one freeze to its thaw, then `watch_s`. The primaries before it, by pair."""
         primaries = {pair: story.primary_of(self.site, pair) for pair in self.pairs}
+        self._left_before = {name: self._times_left(name) for name in self.site.nodes}
         story.play(self.site, freeze, during, restore=True, settle_s=0.0, watch_s=watch_s)
         return primaries
+
+    def cut(self, pair: str) -> dict[str, list[str]]:
+        """What the last freeze cut: the nodes that lost `replication` and those whose `corosync` lost its peer."""
+        begun_s = self.site.record.marks["freeze"]
+        return {
+            "replication": [
+                name for name in nodes_of(pair) if self.said(self.site.nodes[name], "replication-lost", begun_s)
+            ],
+            "corosync": [name for name in nodes_of(pair) if self._times_left(name) > self._left_before.get(name, 0)],
+        }
+
+    def _times_left(self, name: str) -> int:
+        """How often this node's corosync saw its peer leave the membership."""
+        return self.site.nodes[name].read(COROSYNC_LOG).count("[QUORUM] Sync left[")
 
     def dies(self, pair: str, kill: Callable[[Node], None]) -> tuple[str, str, float]:
         """The primary of a pair is killed, far enough from the last death not to be a storm: (dead, other, when)."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from tests.lab.plan import nodes_of
-from tests.lab.record import Interval, Record, spans
+from tests.lab.record import Event, Interval, Record, spans
 
 WIDTH, LEFT, RIGHT, LANE, TOP = 1180, 96, 24, 26, 86
 BEFORE_S = 4.0
@@ -20,20 +20,19 @@ COLOURS = {
     "text": "#1d2733",
     "grid": "#c9d1da",
 }
-# The guard's own events (guard/events.py) that change what may happen; the others would only crowd the picture.
-GUARD_MARKS = frozenset(
-    {
-        "braked",
-        "hold-opened",
-        "property-set",
-        "held-peer-alive",
-        "released",
-        "won",
-        "confirmed-off",
-        "person",
-        "era-closed",
-    }
-)
+# The guard's own events (guard/events.py) that change what may happen, and the word below their tick.
+GUARD_MARKS = {
+    "braked": "brake",
+    "hold-opened": "hold opened",
+    "property-set": "hold",
+    "held-peer-alive": "alone, held",
+    "released": "release",
+    "won": "won",
+    "confirmed-off": "peer off",
+    "person": "asks a person",
+    "era-closed": "era closed",
+}
+WORD, WORD_SHIFT_MAX = 12, 44  # pixels: height of a line of words below a lane; how far a word may stand from its tick
 
 
 class _Scale:
@@ -71,7 +70,8 @@ def svg(record: Record) -> str:
     """The whole picture."""
     scale = _Scale(record)
     lanes = [name for row in record.rows for name in nodes_of(str(row["pair"]))]
-    height = TOP + LANE * len(lanes) + 10 * len(record.rows) + 64
+    lane = LANE + (WORD if any(_marks(record, scale, name) for name in lanes) else 0)
+    height = TOP + lane * len(lanes) + 10 * len(record.rows) + 64
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" '
         'font-family="DejaVu Sans, Helvetica, sans-serif" font-size="12">',
@@ -85,7 +85,7 @@ def svg(record: Record) -> str:
     for row in record.rows:
         for name in nodes_of(str(row["pair"])):
             parts += _lane(record, scale, name, y, primary=row["primary"] == name)
-            y += LANE
+            y += lane
         y += 10
     parts += _legend(height - 14)
     parts.append("</svg>")
@@ -145,13 +145,33 @@ def _lane(record: Record, scale: _Scale, name: str, y: float, *, primary: bool) 
     running = spans([e.at_s for e in services if e.detail == "start"], ends, scale.end)
     parts += [_bar(scale, one, y + 6, LANE - 14, COLOURS["service"]) for one in running]
     parts += [_thin(scale, one, y + LANE - 7, name) for one in pending(record, name, scale.end)]
-    for event in record.of("guard", name):
-        if scale.seen(event.at_s) and event.detail.split(":")[0] in GUARD_MARKS:
-            parts.append(_tick(scale.x(event.at_s), y, COLOURS["guard"], f"{name}: {event.detail}"))
+    marks = _marks(record, scale, name)
+    parts += [_tick(scale.x(event.at_s), y, COLOURS["guard"], f"{name}: {event.detail}") for event, _ in marks]
+    parts += _words([(scale.x(event.at_s), word) for event, word in marks], y + LANE + WORD - 6)
     for event in record.of("off-accepted", name):
         if scale.seen(event.at_s):
             parts.append(_tick(scale.x(event.at_s), y, COLOURS["command"], f"off accepted from {event.detail}"))
     parts += [_cross(scale.x(moment), y + LANE / 2 - 1, name) for moment in offs if scale.seen(moment)]
+    return parts
+
+
+def _marks(record: Record, scale: _Scale, name: str) -> list[tuple[Event, str]]:
+    """The guard's steps of a node that the picture shows, each with its word."""
+    found = [(event, event.detail.split(":")[0]) for event in record.of("guard", name) if scale.seen(event.at_s)]
+    return [(event, GUARD_MARKS[kind]) for event, kind in found if kind in GUARD_MARKS]
+
+
+def _words(marks: list[tuple[float, str]], y: float) -> list[str]:
+    """Words below their ticks, in their order; one that finds no room near its tick is left to the tick's own title."""
+    parts: list[str] = []
+    free, last = float(LEFT), ""
+    for x, word in marks:
+        length = 5.4 * len(word)
+        left = max(min(x - 1.5, WIDTH - RIGHT - length), free)
+        if word != last and left - x <= WORD_SHIFT_MAX and left + length <= WIDTH:
+            parts.append(_text(left, y, word, size=10))
+            free = left + length + 6
+        last = word
     return parts
 
 
@@ -176,7 +196,7 @@ def _legend(y: float) -> list[str]:
     for colour, words in entries:
         parts.append(_rect(x, y - 9, 12, 10, COLOURS[colour]))
         parts.append(_text(x + 16, y, words, size=11))
-        x += 40 + 6.6 * len(words)
+        x += 36 + 6.2 * len(words)
     parts.append(_text(x, y, "* primary before the freeze", size=11))
     return parts
 

@@ -243,6 +243,11 @@ def table(record: Record) -> str:
     return "\n".join(lines)
 
 
+def promoted_words(after_s: float | None) -> str:
+    """What to say of a node that should take over. None: it was not promoted while it was watched."""
+    return "was not promoted" if after_s is None else f"promoted after {after_s:g} s"
+
+
 def _word(value: object) -> str:
     return "-" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 

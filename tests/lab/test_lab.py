@@ -6,13 +6,16 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from guard.adapters.snmp_profile import read_profile
-from tests.lab import guarded
-from tests.lab.freeze import BlackHole, Late
+from tests.lab import cases, guarded
+from tests.lab.fabric import AGGREGATION, FORWARD_DELAY_S_MIN, ROOT_PRIORITY, SWITCHES
+from tests.lab.freeze import BlackHole, Late, StpFreeze
+from tests.lab.ground import Ground, Story
 from tests.lab.pairs import Site
 from tests.lab.plan import Plan, nodes_of
 from tests.lab.record import Interval, Record, spans, uncovered_s, union
@@ -88,6 +91,53 @@ def test_a_black_hole_drops_and_heals_with_links_up(site: Site) -> None:
     assert site.fabric.port_states("acc1") == before
     hole.end()
     assert soon(lambda: reachable(site, "fs1a", across))
+
+
+@pytest.mark.lab
+@pytest.mark.root
+@needs_root
+def test_a_spanning_tree_freeze_takes_down_whichever_switch_is_root(site: Site) -> None:
+    """Twice in a row acc1 and acc2 are cut apart, by another root each time, and the lost one is back as second."""
+    fabric, across = site.fabric, "10.77.100.2"
+    fabric.agree("agg1", ROOT_PRIORITY, SWITCHES)
+    fabric.wait_forwarding()
+    for root, other in (AGGREGATION, AGGREGATION[::-1]):
+        assert soon(lambda: reachable(site, "fs1a", across))
+        freeze = StpFreeze(fabric, 2 * FORWARD_DELAY_S_MIN)
+        freeze.begin()
+        assert freeze.root == root
+        assert not reachable(site, "fs1a", across)
+        fabric.wait_forwarding()
+        freeze.end()
+        freeze.restore()
+        assert fabric.root() == (other, ROOT_PRIORITY)
+        assert not set(fabric.port_states("acc1").values()) <= {"disabled", "blocking"}
+        assert reachable(site, "fs1a", across), "the return of the lost switch was another freeze"
+
+
+@pytest.mark.root
+@needs_root
+def test_a_freeze_that_cut_nobody_fails_its_case(tmp_path: Path) -> None:
+    """The nodes' own logs since the freeze say what was cut: nobody ends the case, one node breaks a promise."""
+    with Site(Plan(pairs=1, guarded=True), Record("test", {})) as made:
+        ground, told = Ground(made, tmp_path, print), Story("test", "", boottime())
+        for node in made.nodes.values():
+            node.write("/var/log/pglab/pairguardd.log", said_now("replication-lost"))
+        made.record.mark("freeze")
+        with pytest.raises(LabFailed, match="the freeze cut nobody"):
+            cases.cut(ground, told, ["fs1"])
+        assert told.promises == []
+        made.nodes["fs1a"].write("/var/log/pglab/pairguardd.log", said_now("replication-lost"))
+        for node in made.nodes.values():
+            node.write("/var/log/corosync/corosync.log", "... [QUORUM] Sync left[1]: 2\n")
+        cases.cut(ground, told, ["fs1"])
+        assert [kept for _, kept, _ in told.promises] == [False, True]
+        assert told.broken == ["fs1: the freeze cut replication at both nodes (found: at ['fs1a'])"]
+
+
+def said_now(event: str) -> str:
+    """A line of the guard's log."""
+    return json.dumps({"event": event, "message": "", "ts": datetime.now(UTC).isoformat()}) + "\n"
 
 
 @pytest.mark.lab

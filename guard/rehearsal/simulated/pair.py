@@ -229,6 +229,7 @@ class SimulatedPair:
         self.rng = random.Random(seed)  # noqa: S311  # jitter of simulated parts, no secret
         self.now: int = clock.now()
         self.story: list[str] = []
+        self.counts: Counter[str] = Counter()
         self._began = self.now
         self._queue: list[tuple[int, int, Callable[[], None]]] = []
         self._seq = 0
@@ -258,6 +259,9 @@ class SimulatedPair:
         title = self.nodes[who].title if who in LETTERS else who
         self.story.append(f"{(self.now - self._began) / NS_PER_S:8.2f} s {self.name} {title}: {text}")
         del self.story[:-400]
+
+    def stir(self) -> None:
+        """Nothing here slows down while it is quiet."""
 
     def name_of(self, what: str) -> str:
         self._seq += 1

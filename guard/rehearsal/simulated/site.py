@@ -195,8 +195,7 @@ class _Asking:
             case "sample":
                 return _dump(SAMPLE, machine.sample())
             case "suspend":
-                disks.suspend(machine.name)
-                return Suspended.USER in disks.of[machine.name].suspended
+                return disks.suspend(machine.name)
             case "resume":
                 disks.resume(machine.name)
                 return Suspended.USER not in disks.of[machine.name].suspended

@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -75,6 +76,13 @@ class Proxy:
         if self.state == "cut":
             self._break()
         self.state = "open"
+
+    def stray(self, said: bytes) -> None:
+        """A connection past the cut that says this once the listener has said hello, and is then reset."""
+        with socket.create_connection(("127.0.0.1", self._target), timeout=DEADLINE_S) as wire:
+            assert b"hello" in wire.recv(65536)
+            wire.sendall(said)
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         """Ends it."""

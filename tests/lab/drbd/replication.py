@@ -23,6 +23,8 @@ from handshake import Outcome, Side, decide, rank
 if TYPE_CHECKING:
     from volume import Resource
 
+LINE_BYTES_MAX = 1 << 24  # a bitmap of a long time alone is one line
+
 
 class Ended(Exception):
     """The session is over; `state` is what the connection shows then (StandAlone = no more tries), `bye` what the
@@ -61,6 +63,13 @@ class Peer:
         """Begins to connect, until `stop` or a refusal."""
         self.discard = discard
         self._run = asyncio.create_task(self._connect_for_ever())
+        self._run.add_done_callback(self._died)
+
+    def _died(self, run: asyncio.Task[None]) -> None:
+        """An error of the stand-in itself must be seen: without this task it would look like a cut for ever."""
+        error = None if run.cancelled() else run.exception()
+        if error is not None:
+            self.resource.log(f"BUG of the stand-in, no more connection: {error!r}")
 
     async def stop(self, bye: str) -> None:
         """Ends the connection in order."""
@@ -109,7 +118,8 @@ class Peer:
         if reset:
             raw = writer.get_extra_info("socket")
             if raw is not None:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                with contextlib.suppress(OSError):  # the peer reset it first: it is closed already
+                    raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
         else:
             writer.close()
@@ -131,10 +141,13 @@ class Peer:
             try:
                 resource.change(cstate="WFReportParams")
                 await self._session(reader, first)
-            except Ended as end:
-                await self._end(end)
-                if end.state == "StandAlone":
-                    return
+            except Ended as ended:
+                end = ended
+            except (ValueError, KeyError, TypeError) as error:
+                end = Ended("ProtocolError", f"cannot read the peer: {error!r}", bye="refused")
+            await self._end(end)
+            if end.state == "StandAlone":
+                return
 
     async def _end(self, end: Ended) -> None:
         resource = self.resource
@@ -166,7 +179,9 @@ class Peer:
             try:
                 async with asyncio.timeout(max(self.connect_int, self.ping_timeout)):
                     own = (self.resource.own.address, 0)
-                    reader, writer = await asyncio.open_connection(host.address, host.port, local_addr=own)
+                    reader, writer = await asyncio.open_connection(
+                        host.address, host.port, local_addr=own, limit=LINE_BYTES_MAX
+                    )
                 async with asyncio.timeout(self.ping_int + self.ping_timeout):
                     first = await reader.readline()
                 if first:
@@ -181,7 +196,7 @@ class Peer:
         own = self.resource.own
         while self._server is None:
             try:
-                self._server = await asyncio.start_server(self._accept, own.address, own.port)
+                self._server = await asyncio.start_server(self._accept, own.address, own.port, limit=LINE_BYTES_MAX)
             except OSError as error:
                 self.resource.log(f"cannot listen on {own.address}:{own.port}: {error}")
                 await asyncio.sleep(self.connect_int)

@@ -179,6 +179,28 @@ def test_held_packets_are_not_read_late(pair: Pair) -> None:
 # -- promotion ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("said", [b"", b"no JSON\n", b'{"t": "hello"}\n'], ids=["nothing", "garbage", "half a hello"])
+def test_a_connection_that_is_reset_is_not_the_last(pair: Pair, said: bytes) -> None:
+    """A dialler that gives up mid-handshake, as at a thaw on a busy machine, leaves the listener able to connect."""
+    pair.cut()
+    pair.net.stray(said)
+    pair.heal()
+
+
+def test_a_long_time_alone_resyncs(make: Callable[..., Pair]) -> None:
+    """However much was written alone, a heal makes the pair whole: its list of blocks may be long."""
+    pair = make(rate="100M")
+    client = pair.a.client()
+    pair.a.answer(4)
+    pair.cut()
+    until("thaw", lambda: pair.a.suspended == "no")
+    for block in range(10**15, 10**15 + 4000):
+        client.send(block)
+        assert client.acknowledged() == block
+    pair.heal()
+    assert pair.a.oos == 0
+
+
 def test_promotion_asks_four_times(pair: Pair) -> None:
     """With code 1 a disconnected Secondary's handler is called four times, then rc 11 with the real words; nothing
     changed."""
