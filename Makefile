@@ -12,7 +12,7 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz lab demo verdict-table lock clean
+.PHONY: help setup needs lint test fuzz lab demo rehearse verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
@@ -21,6 +21,7 @@ help:
 	@echo 'make fuzz           SECONDS=600: coverage-guided fuzzing of every parser and message; goes on where it stopped'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
+	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
 	@echo 'make verdict-table  the whole verdict table as CSV'
 	@echo 'make lock           choose newer packages: writes requirements.lock and requirements-build.lock'
 	@echo 'make clean          removes build/ and caches'
@@ -57,6 +58,9 @@ lab: setup
 
 demo: setup
 	@if [ -e tests/lab/demo.py ] || [ -d tests/lab/demo ]; then $(PY) -m tests.lab.demo; else $(VENV)/bin/pairguard sandbox demo; fi
+
+rehearse: setup
+	$(PY) -m tests.rehearsal.budget --out build/rehearse
 
 verdict-table: setup
 	@$(PY) -m guard.cli.verdict_table

@@ -106,7 +106,7 @@ def parsed(family: int, protocol: int, parts: Iterable[tuple[int, bytes]]) -> It
         if len(body) < (4 if kind == NLMSG_ERROR else MESSAGE_BYTES):
             raise Unreadable("cannot read the kernel's list of sockets", f"a message of {len(body)} bytes")
         if kind == NLMSG_ERROR:
-            number = -int(struct.unpack_from("=i", body)[0])
+            number = _error(body)
             if number == errno.ENOENT:  # no such protocol in this kernel, so no such sockets
                 return
             raise Unavailable("cannot list sockets", os.strerror(number))
@@ -126,8 +126,14 @@ def _order(link: socket.socket, target: Socket) -> int:
     request = REQUEST.pack(target.family, target.protocol, 0, 0, ALL_STATES, target.identity)
     for kind, body in _talk(link, SOCK_DESTROY, NLM_F_REQUEST | NLM_F_ACK, request):
         if kind == NLMSG_ERROR:
-            return -int(struct.unpack_from("=i", body)[0])
+            return _error(body)
     return errno.EIO
+
+
+def _error(body: bytes) -> int:
+    """The kernel's error number; EIO for one that it does not have (err.h: at most 4095)."""
+    number = -int(struct.unpack_from("=i", body)[0]) if len(body) >= 4 else errno.EIO
+    return number if 0 <= number < 4096 else errno.EIO
 
 
 def _talk(link: socket.socket, kind: int, flags: int, request: bytes) -> Iterator[tuple[int, bytes]]:

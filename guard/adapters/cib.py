@@ -173,6 +173,8 @@ def forecast(text: str, *, known: Collection[str], lost: str | None, fence_devic
     seen = {node.get("name") for node in root.iterfind("cluster_status/nodes/node")}
     if not set(known) <= seen:
         return Forecast(error=f"the scheduler does not know {', '.join(sorted(set(known) - seen))}")
+    for modifications in root.iterfind("modifications"):
+        _only(modifications, {"modify_node"})
     injected = [(n.get("action"), n.get("node")) for n in root.iterfind("modifications/modify_node")]
     if injected != ([] if lost is None else [("Failing", lost)]):
         return Forecast(error=f"the scheduler was told to lose {injected}, not {lost}")
