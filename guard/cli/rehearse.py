@@ -66,7 +66,7 @@ def rehearse(
     again) or the scenario does not validate.
     """
     from guard.errors import SettingsError
-    from guard.rehearsal.scenario import Wrong
+    from guard.rehearsal.values import Wrong
 
     if config is not None:
         raise SettingsError("cannot use --config here", "a rehearsed world needs no settings", "leave it out")
@@ -88,8 +88,9 @@ def rehearse(
 
 def _work(name: str, given: Sequence[str], pairs: int | None, runs: int, seed: int, without_guard: bool) -> Work:
     from guard.rehearsal.runner import Work
-    from guard.rehearsal.scenario import Wrong, load
+    from guard.rehearsal.scenario import load
     from guard.rehearsal.site import Plan
+    from guard.rehearsal.values import Wrong
 
     scenario = load(name).with_set(given)
     if without_guard and scenario.stock is None:
@@ -224,7 +225,8 @@ def _replay(path: Path, as_json: bool) -> NoReturn:
 
 def _list(name: str | None, as_json: bool) -> NoReturn:
     from guard.cli.render import table, wrapped
-    from guard.rehearsal.scenario import load, names, plain
+    from guard.rehearsal.scenario import load, names
+    from guard.rehearsal.values import plain
 
     if name is None:
         all_of_them = [load(each) for each in names()]
@@ -247,7 +249,7 @@ def _list(name: str | None, as_json: bool) -> NoReturn:
 
 def _described(scenario: Scenario) -> str:
     from guard.cli.render import table, wrapped
-    from guard.rehearsal.scenario import shown
+    from guard.rehearsal.values import shown
 
     blocks = [wrapped(f"{scenario.name}: {scenario.text}\n\n{scenario.story}")]
     blocks.append("\n".join(wrapped(f"- {phase.text}", hang=2) for phase in scenario.phases))

@@ -390,10 +390,11 @@ def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, s
 
 
 def _no_death_claimed(pair: Pair, gathering: Gathering) -> bool:
-    """The target yielded; or nothing runs anywhere yet (a cold start, where the live rows decide and each later claim
-    for a fence makes the test anew); or the era has its winner, and this only gathers what nobody will ask for."""
-    claim, answer = gathering.claim, gathering.answer
-    yielded = answer is not None and answer.yielded
+    """The target yielded; or this one yielded to the target, and does not claim; or nothing runs anywhere yet (a cold
+    start, where the live rows decide and each later claim for a fence makes the test anew); or the era has its winner,
+    and this only gathers what nobody will ask for."""
+    claim = gathering.claim
+    yielded = any(g.answer is not None and g.answer.yielded for g in pair.gatherings.values())
     return (
         yielded or (claim.cold and claim.purpose == "alone") or (claim.gather and pair.kept.register.winner is not None)
     )

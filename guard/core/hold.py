@@ -171,14 +171,20 @@ def _tell(turn: Turn) -> None:
 
 
 def _same(theirs: InhibitView | None, own: InhibitView) -> bool:
-    """The arbiter's list shows it as it is; where we have no moment the arbiter's wall clock stands, and of a lease
-    that less is left there is what this guard takes over (`adopt`)."""
+    """The arbiter's list shows it as it is. The moment is the arbiter's to keep; and of a lease that less is left
+    there is what this guard takes over (`adopt`)."""
     if theirs is None:
         return False
-    if own.lease_s is not None and theirs.lease_s is not None and theirs.lease_s - own.lease_s <= LEASE_SLACK_S:
-        theirs = replace(theirs, lease_s=own.lease_s)
-    return replace(theirs, since_wall=own.since_wall or theirs.since_wall) == (
-        own if own.since_wall else replace(own, since_wall=theirs.since_wall)
+    if own.lease_s is None or theirs.lease_s is None:
+        lease = own.lease_s == theirs.lease_s
+    else:
+        lease = theirs.lease_s - own.lease_s <= LEASE_SLACK_S
+    return lease and (theirs.id, theirs.kind, theirs.owner, theirs.reason, theirs.ended) == (
+        own.id,
+        own.kind,
+        own.owner,
+        own.reason,
+        own.ended,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from guard.core import attesting, claiming, close, disturbance, hold, shot
+from guard.core import attesting, claiming, close, disturbance, hold, shot, yielding
 from guard.core.attest import Halves
 from guard.core.disturbance import Network
 from guard.core.evidence import Power, Up
@@ -202,9 +202,9 @@ def _take(turn: Turn, event: Event) -> None:
         case ShotEnded():
             shot.shot_ended(turn, event)
         case Suspended():
-            claiming.suspended(turn, event)
+            yielding.suspended(turn, event)
         case Resumed(done):
-            claiming.resumed(turn, done)
+            yielding.resumed(turn, done)
         case Forecasted(without_hold, forecast):
             turn.put(forecasts={**guard.forecasts, without_hold: (forecast, turn.now)})
         case HoldWritten():
@@ -258,7 +258,7 @@ def _hear(turn: Turn, sender: str, event: Heard) -> None:
             attesting.heard_ack(turn, message)
             hold.adopt(turn)
         case Ask():
-            claiming.heard_ask(turn, message)
+            yielding.heard_ask(turn, message)
         case Offer():
             claiming.heard_offer(turn, message)
         case Refused():
@@ -269,7 +269,7 @@ def _hear(turn: Turn, sender: str, event: Heard) -> None:
         case Closed():
             close.heard_closed(turn, message)
         case NonceIs():
-            claiming.heard_nonce(turn, message)
+            yielding.heard_nonce(turn, message)
         case InhibitStored():
             pass  # the next beat's answer shows the arbiter's whole list
         case Answer() | AskNonce() | Attest() | Beat() | Bye() | Claim() | CloseAnswer() | CloseAsk():
@@ -306,7 +306,7 @@ def _advance(turn: Turn) -> None:
     hold.advance(turn)
     attesting.duties(turn)
     claiming.time_out(turn)
-    claiming.ask_promise(turn)
+    yielding.ask_promise(turn)
     close.advance(turn)
     claiming.gather(turn)
     claiming.cold_start(turn)

@@ -164,6 +164,7 @@ class Guard:
     closing: Closing | None = None
     lifting: bool = False  # a releasing claim was won: the hold is being lifted on this node
     yielding: str | None = None  # nonce of the Ask whose yield waits for the suspension
+    voided: str | None = None  # our promise, void by the arbiter's word, though writes could not be resumed
     sounding: str | None = None  # token of a power reading of our own, for a release that needs the peer's yield
     sounded: Power | None = None
     sounded_at: Instant | None = None

@@ -29,6 +29,7 @@ from guard.core.step import (
     SuspendWrites,
 )
 from guard.core.turn import Guard, Turn
+from guard.rehearsal.disks import UP_LINKS
 
 if TYPE_CHECKING:
     from guard.rehearsal.nodes import Node
@@ -79,6 +80,7 @@ class Checkers:
     sitting: frozenset[str] = frozenset()
     barred_by: set[tuple[str, str]] = field(default_factory=set)  # S7: (guard, node) constraints it set
     before: Guard | None = None
+    seen: Guard | None = None  # the guard whose effects are looked at, after its step
     releasing: dict[str, int] = field(default_factory=dict)  # S7: guard -> world time of a releasing win's use
     won_at: int = 0  # SERVICE: world time at which the winner of this era was written
     died: dict[str, Died] = field(default_factory=dict)  # L1: node -> its death, if everything was clear then
@@ -91,9 +93,13 @@ class Checkers:
             raise Violation("S3", "both nodes run alone at the same time")
 
     def _acknowledges_alone(self, name: str) -> bool:
-        disk = self.world.disks.of[name]
-        cut_off = disk.link.value not in ("connected", "resync")
-        return self.world.nodes[name].powered and disk.role is Role.PRIMARY and not disk.suspended and cut_off
+        if not self.world.nodes[name].powered:
+            return False
+        for volume in self.world.volumes:
+            disk = volume.of[name]
+            if disk.role is Role.PRIMARY and not disk.suspended and disk.link not in UP_LINKS:
+                return True
+        return False
 
     def granted(self, name: str) -> None:
         """DRBD took a 4 or 7."""
@@ -114,7 +120,7 @@ class Checkers:
     # ---- steps and effects
 
     def stepped(self, node: Node, before: Guard, event: Event, guard: Guard, step: Step) -> None:
-        self.before = before
+        self.before, self.seen = before, guard
         right = guard.right
         if right is not None and right != before.right:
             late_s = (node.local() - right.committed) / 1e9
@@ -147,7 +153,7 @@ class Checkers:
                 if not holding and not node.shell.disk_full:
                     raise Violation("S6", f"{node.name} sets the property before the brake is durable")
             case ClearHold():
-                view = self.before.cluster if self.before is not None else None
+                view = self.seen.cluster if self.seen is not None else None
                 if view is not None and view.ours is None and view.maintenance is not None:
                     raise Violation("S7", f"{node.name} would take back a property that is not ours")
             case Bar(name, on):
@@ -211,7 +217,7 @@ class Checkers:
         """A primary steps back only if its own cluster is unfit (or it promised so before)."""
         memory, cluster, world = node.shell.durable, node.cluster, self.world
         fit_s = (world.now - cluster.fit_at) / 1e9 if cluster.fit_at is not None else 0.0
-        serves = node.runs() and cluster.mounted and world.disks.of[node.name].writable()
+        serves = node.runs() and world.serves(node.name)
         if serves and fit_s > 3.0 and (memory is None or memory.promise is None):
             raise Violation("SERVICE", f"{node.name} stops writing though it serves and its cluster is well")
 
@@ -219,11 +225,11 @@ class Checkers:
         """Served, and was heard by the arbiter without a gap since before the winner was written, never unwell."""
         world, node, pair = self.world, self.world.nodes[target], self.world.arbiter.pair
         steady = pair.steady_since.get(target) if pair is not None else None
-        if pair is None or steady is None or not (node.runs() and node.cluster.mounted and node.shell.up):
+        if pair is None or steady is None or not (node.runs() and node.shell.up and world.serves(target)):
             return False
         memory = node.shell.durable
         promised = memory is None or memory.promise is not None
-        if promised or not world.disks.of[target].writable() or node.cluster.fit_at is None:
+        if promised or node.cluster.fit_at is None:
             return False
         last = pair.heard.get(target)
         before = self.won_at - 2_000_000_000
@@ -261,6 +267,7 @@ class Checkers:
         if died is None or self.world.now - died.at > 10e9 or not self._still_clear(node, died):
             return
         starts = node.shell.starts
+        turns = len(node.shell.clients)  # one claim at a time: who asks beside others waits for them
 
         def due() -> None:
             memory = node.shell.durable
@@ -270,9 +277,11 @@ class Checkers:
                 self.world.counts["rights in time"] += 1
             if used or not waits or node.shell.starts != starts or not self._still_clear(node, died):
                 return
-            raise Violation("L1", f"{node.name} has no right to {purpose} {L1_S} s after asking, and all is clear")
+            raise Violation(
+                "L1", f"{node.name} has no right to {purpose} {L1_S * turns:.1f} s after asking, and all is clear"
+            )
 
-        self.world.at(L1_S, due)
+        self.world.at(L1_S * turns, due)
 
     def _still_clear(self, node: Node, died: Died) -> bool:
         world, peer = self.world, node.peer
@@ -306,8 +315,7 @@ class Checkers:
         world.fenced.append((by, target, era))
         if len(nodes) > 1:
             raise Violation("S1", f"both nodes were fenced in era {era}")
-        survivor = world.disks.of[by]
-        lost = [w for w in world.disks.acked if w in world.disks.of[target].has and w not in survivor.has]
+        lost = [w for v in world.volumes for w in v.acked if w in v.of[target].has and w not in v.of[by].has]
         if lost:
             raise Violation("S2", f"{target} was fenced, which alone holds acknowledged writes {lost[:5]}")
 
@@ -335,7 +343,9 @@ class Checkers:
         if before.winner is not None and before.era == after.era and after.winner != before.winner:
             raise Violation("S1", f"the winner of era {after.era} changed from {before.winner} to {after.winner}")
         if after.era != before.era and any(
-            d.alone and not d.suspended and self.world.nodes[n].powered for n, d in self.world.disks.of.items()
+            d.alone and not d.suspended and self.world.nodes[n].powered
+            for v in self.world.volumes
+            for n, d in v.of.items()
         ):
             raise Violation("S3", f"era {before.era} was ended while its winner runs alone")
         if after.winner is None or (before.winner == after.winner and before.used == after.used):
@@ -356,7 +366,9 @@ class Checkers:
             guard = node.shell.guard
             if node.runs() and guard is not None and hold.stage(guard, Turn(guard, node.local())) == "held":
                 self.held = True
-                self.sitting = frozenset(n for n, d in self.world.disks.of.items() if d.role is Role.PRIMARY)
+                self.sitting = frozenset(
+                    n for v in self.world.volumes for n, d in v.of.items() if d.role is Role.PRIMARY
+                )
                 self.world.tell(node.name, "calls the pair held")
                 return
 
@@ -375,15 +387,16 @@ class Checkers:
             raise Violation("L2", f"the arbiter still holds: {sorted(kept.inhibits)}")
 
     def one_primary(self) -> None:
-        serves = [n for n, d in self.world.disks.of.items() if d.writable() and self.world.nodes[n].cluster.mounted]
+        serves = [n for n in self.world.nodes if self.world.serves(n)]
         if len(serves) != 1:
             raise Violation("END", f"{len(serves)} nodes serve in the end: {serves}")
 
     def nothing_lost(self) -> None:
         """Once the pair is whole again every acknowledged write is on both disks."""
-        for name, disk in self.world.disks.of.items():
-            lost = [w for w in self.world.disks.acked if w not in disk.has]
-            if lost:
-                raise Violation("S2", f"acknowledged writes {lost[:5]} are gone from {name}")
-        if self.world.disks.split_brains:
+        for volume in self.world.volumes:
+            for name, disk in volume.of.items():
+                lost = [w for w in volume.acked if w not in disk.has]
+                if lost:
+                    raise Violation("S2", f"acknowledged writes {lost[:5]} are gone from {name}")
+        if any(volume.split_brains for volume in self.world.volumes):
             raise Violation("S3", "the disks ran apart")

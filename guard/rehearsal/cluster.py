@@ -113,12 +113,14 @@ class Cluster:
         copies = [self.properties]
         if self.peer_member and self.node.peer.cluster.running:
             copies.append(self.node.peer.cluster.properties)
+        news = any(getattr(copy, name) != value for copy in copies for name, value in changed.items())
         for copy in copies:
             for name, value in changed.items():
                 setattr(copy, name, value)
             copy.age += 1
-        self.node.saw_cluster()
-        self.node.peer.saw_cluster()
+        if news:
+            self.node.saw_cluster()
+            self.node.peer.saw_cluster()
         return True
 
     def set_hold(self, hold_id: str) -> bool:
@@ -210,9 +212,11 @@ class Cluster:
         ready = self.joined_since is not None and world.now - self.joined_since > 1.5e9
         if not self.peer_member and ready and contact and not other.deaf:
             self._join(other)
-        if self.quorate and self.controller and world.disks.of[node.name].link is Link.DOWN:
+        if self.quorate and self.controller:
             # Without quorum nothing is started; under a hold a person or a unit does it.
-            world.disks.bring_up(node.name)
+            for volume in world.volumes:
+                if volume.of[node.name].link is Link.DOWN:
+                    volume.bring_up(node.name)
         if not self.maintenance and self.controller:
             self._fence()
             self._place()
@@ -270,30 +274,44 @@ class Cluster:
         self.node.saw_cluster()
 
     def _place(self) -> None:
-        """Keep exactly one node active, as far as this partition may decide."""
+        """Keep exactly one node active, as far as this partition may decide. All resources are one group."""
         node, world = self.node, self.node.world
-        mine, theirs = world.disks.of[node.name], world.disks.of[node.peer.name]
         if not self.quorate or self.unclean:
             return
-        if mine.role is Role.PRIMARY:
-            moves = self.peer_member and mine.link is Link.CONNECTED and theirs.disk is Disk.UP_TO_DATE
-            if mine.disk is Disk.DISKLESS and moves:
-                self.mounted = False  # its monitor failed: the service moves to the node that has a disk
-                world.disks.demote(node.name)
-            elif node.name in self.properties.barred and self.peer_member and theirs.role is Role.PRIMARY:
-                self.mounted = False
-                world.disks.demote(node.name)
+        mine = [volume.of[node.name] for volume in world.volumes]
+        theirs = [volume.of[node.peer.name] for volume in world.volumes]
+        theirs_runs = any(each.role is Role.PRIMARY for each in theirs)
+        theirs_good = all(each.disk is Disk.UP_TO_DATE for each in theirs)
+        if any(each.role is Role.PRIMARY for each in mine):
+            moves = self.peer_member and theirs_good and all(each.link is Link.CONNECTED for each in mine)
+            if moves and any(each.disk is Disk.DISKLESS for each in mine):
+                self._demote()  # its monitor failed: the service moves to the node that has a disk
+            elif node.name in self.properties.barred and self.peer_member and theirs_runs:
+                self._demote()
             else:
-                self.mounted = True
+                for volume in world.volumes:
+                    volume.promote(node.name)  # nothing, where it is primary
+                self.mounted = all(each.role is Role.PRIMARY for each in mine)
             return
         self.mounted = False
-        if node.name in self.properties.barred or (self.peer_member and theirs.role is Role.PRIMARY):
+        if node.name in self.properties.barred or (self.peer_member and theirs_runs):
             return
         if self.peer_member:
             barred = node.peer.name in self.properties.barred
-            first = barred or (node.name == "A" and mine.disk is Disk.UP_TO_DATE) or theirs.disk is not Disk.UP_TO_DATE
-            if not first or (mine.link is Link.CONNECTING and world.now - self.joined_at < 6e9):
+            good = all(each.disk is Disk.UP_TO_DATE for each in mine)
+            first = barred or (node.name == "A" and good) or not theirs_good
+            meeting = any(each.link is Link.CONNECTING for each in mine)
+            if not first or (meeting and world.now - self.joined_at < 6e9):
                 return  # replication is given a moment to connect first
         elif not self.fenced_peer:
             return
-        world.disks.promote(node.name)
+        for volume in world.volumes:
+            volume.promote(node.name)
+
+    def _demote(self) -> None:
+        """The whole group, or nothing of it."""
+        name, volumes = self.node.name, self.node.world.volumes
+        self.mounted = False
+        if all(volume.idle(name) for volume in volumes):
+            for volume in volumes:
+                volume.demote(name)

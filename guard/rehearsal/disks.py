@@ -49,16 +49,17 @@ class Replicated:
     calls: dict[str, tuple[int, bool]] = field(default_factory=dict)  # handler -> (epoch, promoting)
     promoting: bool = False
     suspended_epoch: int = 0
+    exposed: int = 0  # generation of the data that a Primary without a disk has shown to its application
 
     def writable(self) -> bool:
         return self.role is Role.PRIMARY and not self.suspended and self.disk is Disk.UP_TO_DATE
 
 
 class Disks:
-    """Both sides, and the connection between them."""
+    """Both sides of one resource, and the connection between them."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
+    def __init__(self, world: World, resource: str = RESOURCE) -> None:
+        self.world, self.resource = world, resource
         first = self._generation()
         self.of: dict[str, Replicated] = {n: Replicated(first, history=(0x1000,)) for n in ("A", "B")}
         self.acked: dict[int, str] = {}  # write -> node that acknowledged it
@@ -93,7 +94,7 @@ class Disks:
         up = mine.link in UP_LINKS
         peer_disk = theirs.disk if up else Disk.OUTDATED if mine.alone else Disk.UNKNOWN
         return Replica(
-            resource=RESOURCE,
+            resource=self.resource,
             role=mine.role,
             peer_role=theirs.role if up else Role.UNKNOWN,
             disk=mine.disk,
@@ -113,7 +114,7 @@ class Disks:
         mine = self.of[name]
         good = mine.disk is not Disk.INCONSISTENT
         return Replica(
-            resource=RESOURCE,
+            resource=self.resource,
             role=Role.UNKNOWN,
             disk=Disk.CONSISTENT if mine.disk in GOOD else mine.disk,
             link=Link.DOWN,
@@ -125,7 +126,7 @@ class Disks:
     def sample(self, name: str, at: Instant) -> WriteSample:
         mine = self.of[name]
         counts = mine.link not in (Link.RESYNC, Link.DOWN)
-        return WriteSample(RESOURCE, at, mine.role, mine.completed, mine.received, counts)
+        return WriteSample(self.resource, at, mine.role, mine.completed, mine.received, counts)
 
     # ---- writing
 
@@ -204,7 +205,7 @@ class Disks:
         mine, node = self.of[name], self.world.nodes[name]
         job = self.world.name_of("handler")
         mine.calls[job] = (mine.epoch, promoting)
-        node.later(self.world.rng.uniform(0.05, 0.4), lambda: node.shell.ask(HandlerAsks(job, RESOURCE)))
+        node.later(self.world.rng.uniform(0.05, 0.4), lambda: node.shell.ask(HandlerAsks(job, self.resource)))
 
     def answered(self, name: str, job: str, code: int) -> None:
         """The handler returned `code`."""
@@ -256,8 +257,7 @@ class Disks:
     def _handshake(self) -> None:
         a, b = self.of["A"], self.of["B"]
         if Disk.DISKLESS in (a.disk, b.disk):
-            self._connect(None)
-            self.changed("A", "B")
+            self._without_disk(a, b)
             return
         if a.role is b.role is Role.PRIMARY:
             for mine, name in ((a, "A"), (b, "B")):
@@ -282,6 +282,14 @@ class Disks:
             self.world.tell("DRBD", "refused: the older side is primary or the newer disk is not good")
         else:
             self._connect(source=newer)
+        self.changed("A", "B")
+
+    def _without_disk(self, a: Replicated, b: Replicated) -> None:
+        """ "Can only connect to data with current UUID=...": a Primary without a disk refuses other data than it had."""
+        for mine, other in ((a, b), (b, a)):
+            if mine.disk is Disk.DISKLESS and mine.role is Role.PRIMARY and mine.exposed != other.current:
+                return
+        self._connect(None)
         self.changed("A", "B")
 
     def _same(self, a: Replicated, b: Replicated) -> None:
@@ -360,9 +368,14 @@ class Disks:
         mine.promoting = True
         self.call_handler(name, promoting=True)
 
+    def idle(self, name: str) -> bool:
+        """Could be demoted now."""
+        mine = self.of[name]
+        return not mine.suspended and mine.pending is None
+
     def demote(self, name: str) -> None:
         mine = self.of[name]
-        if mine.role is Role.PRIMARY and not mine.suspended and mine.pending is None:
+        if mine.role is Role.PRIMARY and self.idle(name):
             mine.role = Role.SECONDARY
             mine.alone = False
             self.changed("A", "B")
@@ -374,23 +387,31 @@ class Disks:
             self.changed(name)
 
     def fail_disk(self, name: str) -> None:
-        """The local disk gives I/O errors: DRBD detaches it (on-io-error detach)."""
-        mine = self.of[name]
-        if mine.disk in GOOD:
-            mine.disk = Disk.DISKLESS
-            self.world.tell(name, "DRBD detached its disk after an I/O error")
-            self.changed("A", "B")
+        """The local disk gives I/O errors: DRBD detaches it (on-io-error detach). A connected peer goes on from there
+        with a generation of its own, and a Primary without a disk serves that peer's data and no other's."""
+        mine, other = self.of[name], self.of[self.peer(name)]
+        if mine.disk not in GOOD:
+            return
+        mine.disk, mine.exposed = Disk.DISKLESS, mine.current
+        if mine.link in UP_LINKS and other.disk in GOOD:
+            self._new_generation(other)
+            mine.exposed = other.current
+        self.world.tell(name, "DRBD detached its disk after an I/O error")
+        self.changed("A", "B")
 
     def attach(self, name: str) -> None:
-        """The disk is back, or a new one: brought up to date by a peer that has all, else as it was."""
+        """The disk is back. Connected, the older side is brought up to date; alone, the next handshake decides."""
         mine, other = self.of[name], self.of[self.peer(name)]
         if mine.disk is not Disk.DISKLESS:
             return
-        behind = mine.has != other.has or mine.current != other.current
-        mine.disk = Disk.UP_TO_DATE if mine.role is Role.PRIMARY or not behind else Disk.INCONSISTENT
+        older = mine.current in (other.bitmap, *other.history)
+        if mine.link in UP_LINKS and other.disk is Disk.DISKLESS and older:
+            self.world.at(2.0, lambda: self.attach(name))  # nobody has the newer data: wait for the peer's disk
+            return
+        mine.disk = Disk.UP_TO_DATE if mine.role is Role.PRIMARY or mine.link in UP_LINKS else Disk.CONSISTENT
         self.world.tell(name, "DRBD attached its disk")
-        if mine.link in UP_LINKS and other.disk is Disk.UP_TO_DATE and behind:
-            self._connect(source=other)
+        if mine.link in UP_LINKS and mine.current != other.current:
+            self._connect(source=other if older else mine)
         self.changed("A", "B")
 
     def suspend(self, name: str) -> bool:

@@ -178,7 +178,7 @@ def guard_crash_at(
 @fault("guard")
 def guard_crashes(world: World, rng: Random, *, chance: float = 0.01) -> Undo:
     """Guards die at any step, each with this probability, before or after their memory is durable."""
-    return instead(world, "crash_chance", chance)
+    return instead(world, world, "crash_chance", chance)
 
 
 @fault("guard")
@@ -221,21 +221,23 @@ def journal_rolled_back(world: World, rng: Random, *, node: str = "either", age_
 @fault("power")
 def device_slow(world: World, rng: Random, *, node: str = "both", by_s: float = 1.5) -> Undo:
     """A power controller takes its time for every command and every reading."""
-    return every([instead(each, "latency_s", by_s) for each in _devices(world, rng, node)])
+    return every([instead(world, each, "latency_s", by_s) for each in _devices(world, rng, node)])
 
 
 @fault("power")
 def device_late(world: World, rng: Random, *, node: str = "both", least_s: float = 0.5, most_s: float = 600.0) -> Undo:
     """A command acts only after so long, however its agent fared; what is over its horizon H acts no more."""
-    return every([instead(each, "late_s", (least_s, max(least_s, most_s))) for each in _devices(world, rng, node)])
+    return every(
+        [instead(world, each, "late_s", (least_s, max(least_s, most_s))) for each in _devices(world, rng, node)]
+    )
 
 
 @fault("power")
 def device_beyond_horizon(world: World, rng: Random, *, node: str = "both", most_s: float = 600.0) -> Undo:
     """Planted: a command acts after H too. Nothing can hold against that; the checkers must find it."""
     hit = _devices(world, rng, node)
-    late = [instead(each, "late_s", (0.9 * most_s, most_s)) for each in hit]
-    return every([*late, *(instead(each, "beyond_horizon", True) for each in hit)])
+    late = [instead(world, each, "late_s", (0.9 * most_s, most_s)) for each in hit]
+    return every([*late, *(instead(world, each, "beyond_horizon", True) for each in hit)])
 
 
 @fault("power")
@@ -273,7 +275,7 @@ def device_lies(world: World, rng: Random, *, node: str = "both", readings: int 
 @fault("power")
 def device_dies_with_node(world: World, rng: Random, *, node: str = "both") -> Undo:
     """A power controller has no power of its own: it dies with its node and proves nothing."""
-    return every([instead(each, "shares_power", True) for each in _devices(world, rng, node)])
+    return every([instead(world, each, "shares_power", True) for each in _devices(world, rng, node)])
 
 
 def _devices(world: World, rng: Random, node: str) -> tuple[Device, ...]:

@@ -38,11 +38,12 @@ def phantom_members(
         for to in PARTIES
     }
     over: list[bool] = []
+    each, rest = divmod(int(count), WAVES)
 
     def wave(left: int) -> None:
         if over:
             return
-        for _ in range(count // WAVES + (left <= count % WAVES)):
+        for _ in range(each + (left <= rest)):
             to = rng.choice(PARTIES)
             if rng.random() < forged:
                 letter = sealed[rng.choice(PARTIES), to]

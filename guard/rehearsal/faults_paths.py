@@ -78,13 +78,13 @@ def reorder(world: World, rng: Random, *, paths: str = "bus", within_s: float = 
 @fault("link")
 def duplicate(world: World, rng: Random, *, paths: str = "bus", share: float = 0.3) -> Undo:
     """This share of all items arrives twice."""
-    return every([instead(each, "repeat", share) for each in _bends(world, paths)])
+    return every([instead(world, each, "repeat", share) for each in _bends(world, paths)])
 
 
 @fault("link")
 def lose(world: World, rng: Random, *, paths: str = "bus", share: float = 0.2) -> Undo:
     """This share of all items is lost."""
-    return every([instead(each, "loss", share) for each in _bends(world, paths)])
+    return every([instead(world, each, "loss", share) for each in _bends(world, paths)])
 
 
 @fault("link", how=HOW)
@@ -156,7 +156,7 @@ def broker_redelivers(
     `restart`: the guards, and with them their filters, are restarted just before. `bare`: without the filter.
     """
     broker = Broker.of(world)
-    undo = instead(broker, "records", True)
+    undo = instead(world, broker, "records", True)
     over: list[bool] = []
 
     def again() -> None:
@@ -180,13 +180,15 @@ def broker_redelivers(
 def broker_late(world: World, rng: Random, *, least_s: float = 2.0, most_s: float = 30.0) -> Undo:
     """It delivers what has long expired, past the bus's own filter."""
     broker = Broker.of(world)
-    return every([instead(broker, "records", True), instead(broker, "late_s", (least_s, max(least_s, most_s)))])
+    return every(
+        [instead(world, broker, "records", True), instead(world, broker, "late_s", (least_s, max(least_s, most_s)))]
+    )
 
 
 @fault("broker", party=("A", "B", "arbiter", "both"))
 def broker_split(world: World, rng: Random, *, party: str = "A") -> Undo:
     """Two bridged brokers lose each other: all are connected, yet these parties hear only those on their own side."""
-    return instead(Broker.of(world), "away", frozenset("AB" if party == "both" else (party,)))
+    return instead(world, Broker.of(world), "away", frozenset("AB" if party == "both" else (party,)))
 
 
 # ------------------------------------------------------------------ switches
@@ -299,13 +301,13 @@ def stp_blocks(world: World, rng: Random, *, port: str = "portA", paths: str = "
 @fault("switch", switch=SWITCHES)
 def switch_silent(world: World, rng: Random, *, switch: str = "all") -> Undo:
     """A switch answers no poll."""
-    return every([instead(s, "answers", False) for s in world.switches if switch in (s.name, "all")])
+    return every([instead(world, s, "answers", False) for s in world.switches if switch in (s.name, "all")])
 
 
 @fault("switch", switch=SWITCHES)
 def switch_late(world: World, rng: Random, *, switch: str = "all", by_s: float = 4.0) -> Undo:
     """What a switch says is so old when it arrives."""
-    return every([instead(s, "late_s", by_s) for s in world.switches if switch in (s.name, "all")])
+    return every([instead(world, s, "late_s", by_s) for s in world.switches if switch in (s.name, "all")])
 
 
 @fault("switch", switch=SWITCHES)

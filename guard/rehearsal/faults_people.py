@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from random import Random
 
+from guard.core.instant import elapsed_s
 from guard.core.step import AcceptStore, AskRelease, OpenHold
 from guard.rehearsal.faulty import Registry, Undo, instead, pick
 from guard.rehearsal.network import BUS_ARBITER
+from guard.rehearsal.nodes import Node
 from guard.rehearsal.witness import Trouble
 from guard.rehearsal.world import World
 
 fault = Registry()
 
+HEARD_S = 2.0
 WHEN = ("before", "after", "either")
 
 
@@ -58,7 +61,7 @@ def witness_crash_at_write(world: World, rng: Random, *, when: str = "either", t
 @fault("store")
 def store_slow(world: World, rng: Random, *, least_s: float = 0.05, most_s: float = 1.5) -> Undo:
     """Every write of the witness takes so long to be durable, as etcd on slow disks does."""
-    return instead(_trouble(world), "slow_s", (least_s, max(least_s, most_s)))
+    return instead(world, _trouble(world), "slow_s", (least_s, max(least_s, most_s)))
 
 
 @fault("store")
@@ -168,20 +171,28 @@ def _init_all(world: World) -> None:
 
 
 def _accept(world: World, times: int = 60) -> None:
-    """`pairguard init` by a person, until no guard of the site doubts the store. A pair that is not whole refuses."""
+    """`pairguard init` by a person, until every guard of the site believes. A pair that is not whole refuses."""
     if world.arbiter.up and any(each.kept is None for each in world.arbiter.shared.arbiters):
         _init_all(world)
     doubting = False
     for each in world.arbiter.shared.arbiters:
-        guards = [node.shell.guard for node in each.world.nodes.values()]
-        if all(guard is not None and not guard.store_doubted for guard in guards):
+        if all(_believes(node) for node in each.world.nodes.values()):
             continue
         doubting = True
         for node in each.world.nodes.values():
-            node.shell.take(AcceptStore(world.name_of("init")))
+            if node.shell.guard is not None and node.shell.guard.store_doubted:
+                node.shell.take(AcceptStore(world.name_of("init")))
         each.world.checkers.register_made()
     if times and (doubting or not world.arbiter.up):
         world.at(3.0, lambda: _accept(world, times - 1))
+
+
+def _believes(node: Node) -> bool:
+    """It heard this very store a moment ago, and takes it for the one it knows."""
+    guard = node.shell.guard
+    if guard is None or guard.acked is None or guard.store_doubted:
+        return False
+    return elapsed_s(guard.acked, node.local()) < HEARD_S and guard.memory.store_id == node.world.arbiter.store_id
 
 
 def _trouble(world: World) -> Trouble:

@@ -6,6 +6,7 @@ from random import Random
 
 from guard.core.evidence import GateFacts, Suspended
 from guard.rehearsal.cluster import Properties
+from guard.rehearsal.disks import Disks
 from guard.rehearsal.faulty import Registry, Undo, counted, every, instead, pick
 from guard.rehearsal.world import World
 
@@ -107,13 +108,13 @@ def dc_changes(world: World, rng: Random, *, node: str = "both") -> None:
 @fault("cluster")
 def fencer_queue(world: World, rng: Random, *, node: str = "both", delay_s: float = 8.0) -> Undo:
     """Shots wait in the fencer's queue (pcmk_delay) and are carried out whatever was set meanwhile."""
-    return every([instead(each.cluster, "delay_s", delay_s) for each in pick(world, rng, node)])
+    return every([instead(world, each.cluster, "delay_s", delay_s) for each in pick(world, rng, node)])
 
 
 @fault("cluster")
 def fencer_timeout(world: World, rng: Random, *, node: str = "both", wait_s: float = 15.0) -> Undo:
     """The cluster gives its fence agent this long, then kills it and asks again."""
-    return every([instead(each.cluster, "wait_s", wait_s) for each in pick(world, rng, node)])
+    return every([instead(world, each.cluster, "wait_s", wait_s) for each in pick(world, rng, node)])
 
 
 @fault("cluster")
@@ -135,7 +136,7 @@ def fence_asked(world: World, rng: Random, *, node: str = "either", action: bool
 @fault("cluster")
 def scheduler_would_fence(world: World, rng: Random, *, node: str = "both") -> Undo:
     """The scheduler has a reason of its own to fence, which only the hold keeps back."""
-    return every([instead(each.cluster, "would_fence", True) for each in pick(world, rng, node)])
+    return every([instead(world, each.cluster, "would_fence", True) for each in pick(world, rng, node)])
 
 
 @fault("cluster")
@@ -160,7 +161,7 @@ def stop_fails(world: World, rng: Random, *, node: str = "primary") -> Undo:
 @fault("cluster")
 def no_wait_for_all(world: World, rng: Random, *, node: str = "both") -> Undo:
     """corosync has no wait_for_all: a node that boots alone is quorate and wants its peer fenced."""
-    return every([instead(each.cluster, "wait_for_all", False) for each in pick(world, rng, node)])
+    return every([instead(world, each.cluster, "wait_for_all", False) for each in pick(world, rng, node)])
 
 
 @fault("cluster", loses=("A", "B", "both", "either"))
@@ -197,20 +198,21 @@ def maintenance_by_person(world: World, rng: Random) -> Undo:
 
 
 @fault("disk")
-def replication_cut(world: World, rng: Random) -> Undo:
-    """Only replication breaks; corosync and everything else goes on."""
-    return counted(world.disks, "broken")
+def replication_cut(world: World, rng: Random, *, resource: int = 0) -> Undo:
+    """Only replication of one resource breaks; corosync and everything else goes on."""
+    return counted(_volume(world, resource), "broken")
 
 
 @fault("disk")
-def replication_flaps(world: World, rng: Random, *, times: int = 4, every_s: float = 6.0) -> Undo:
-    """Replication breaks and comes back while the membership stands."""
+def replication_flaps(world: World, rng: Random, *, times: int = 4, every_s: float = 6.0, resource: int = 0) -> Undo:
+    """Replication of one resource breaks and comes back while the membership stands."""
+    volume = _volume(world, resource)
     now: list[Undo] = []
     over: list[bool] = []
 
     def down(left: int) -> None:
         if left and not over:
-            now.append(counted(world.disks, "broken"))
+            now.append(counted(volume, "broken"))
             world.at(every_s, lambda: up(left))
 
     def up(left: int) -> None:
@@ -237,7 +239,8 @@ def handler_killed(world: World, rng: Random, *, node: str = "both", every_s: fl
     def again() -> None:
         if left:
             for each in pick(world, rng, node):
-                world.disks.kill_handlers(each.name)
+                for volume in world.volumes:
+                    volume.kill_handlers(each.name)
             world.at(every_s, again)
 
     again()
@@ -247,7 +250,7 @@ def handler_killed(world: World, rng: Random, *, node: str = "both", every_s: fl
 @fault("disk")
 def handler_late(world: World, rng: Random, *, least_s: float = 1.0, most_s: float = 20.0) -> Undo:
     """DRBD takes the handler's answer so much later, perhaps after a reconnection."""
-    return instead(world.disks, "handler_late_s", (least_s, max(least_s, most_s)))
+    return instead(world, world.disks, "handler_late_s", (least_s, max(least_s, most_s)))
 
 
 @fault("disk")
@@ -285,7 +288,7 @@ def io_suspended(world: World, rng: Random, *, node: str = "primary") -> Undo:
 @fault("disk")
 def resync_slow(world: World, rng: Random, *, least_s: float = 20.0, most_s: float = 60.0) -> Undo:
     """Every resync takes so long."""
-    return instead(world.disks, "resync_s", (least_s, max(least_s, most_s)))
+    return instead(world, world.disks, "resync_s", (least_s, max(least_s, most_s)))
 
 
 @fault("disk")
@@ -312,32 +315,37 @@ def gate_off(world: World, rng: Random, *, node: str = "both", kind: str = "pull
 
 
 @fault("disk")
-def disk_fails(world: World, rng: Random, *, node: str = "either") -> Undo:
+def disk_fails(world: World, rng: Random, *, node: str = "either", resource: int = 0) -> Undo:
     """The local disk gives errors and DRBD detaches it; its end: it is attached again."""
-    hit = pick(world, rng, node)
+    hit, volume = pick(world, rng, node), _volume(world, resource)
     for each in hit:
         if each.powered:
-            world.disks.fail_disk(each.name)
-    return every([lambda each=each: world.disks.attach(each.name) for each in hit])  # type: ignore[misc]
+            volume.fail_disk(each.name)
+    return every([lambda each=each: volume.attach(each.name) for each in hit])  # type: ignore[misc]
 
 
 @fault("disk")
-def generation_unreadable(world: World, rng: Random, *, node: str = "either") -> Undo:
+def generation_unreadable(world: World, rng: Random, *, node: str = "either", resource: int = 0) -> Undo:
     """The generation identifiers of a node cannot be read."""
-    hit = pick(world, rng, node)
+    hit, volume = pick(world, rng, node), _volume(world, resource)
     for each in hit:
-        world.disks.unreadable.add(each.name)
+        volume.unreadable.add(each.name)
         each.saw_disk()
 
     def end() -> None:
         for each in hit:
-            world.disks.unreadable.discard(each.name)
+            volume.unreadable.discard(each.name)
             each.saw_disk()
 
     return end
 
 
 @fault("disk")
-def acks_lost(world: World, rng: Random) -> Undo:
+def acks_lost(world: World, rng: Random, *, resource: int = 0) -> Undo:
     """What the secondary acknowledges does not arrive, so a write may be on both disks and acknowledged nowhere."""
-    return instead(world.disks, "acks_lost", True)
+    return instead(world, _volume(world, resource), "acks_lost", True)
+
+
+def _volume(world: World, resource: int) -> Disks:
+    """By its number; a world with fewer resources takes its last one."""
+    return world.volumes[min(resource, len(world.volumes) - 1)]

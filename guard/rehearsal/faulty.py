@@ -135,13 +135,18 @@ def counted(thing: object, name: str) -> Undo:
     return lambda: setattr(thing, name, max(0, getattr(thing, name) - 1))
 
 
-def instead(thing: object, name: str, value: object) -> Undo:
-    """`value` in the place of what `thing` has; undone only if nobody changed it meanwhile."""
-    before = getattr(thing, name)
+def instead(world: World, thing: object, name: str, value: object) -> Undo:
+    """`value` in the place of what `thing` has. Several may lie over each other and end in any order."""
+    layers = world.layers.setdefault((id(thing), name), [getattr(thing, name)])
+    layer = [value]
+    layers.append(layer)
     setattr(thing, name, value)
 
     def back() -> None:
-        if getattr(thing, name) is value or getattr(thing, name) == value:
-            setattr(thing, name, before)
+        if not any(each is layer for each in layers):
+            return
+        layers[:] = [each for each in layers if each is not layer]
+        top = layers[-1]
+        setattr(thing, name, top[0] if len(layers) > 1 and isinstance(top, list) else layers[0])
 
     return back

@@ -25,6 +25,8 @@ BUS_ARBITER: Path = ("arbiter", "bus")
 DEVICE_OF_B: Path = ("A", "device:B")
 DEVICE_OF_A: Path = ("B", "device:A")
 CALM_KINDS = frozenset({"beat", "beat-ack", "attest", "session-half"})  # said all the time
+RARE_KINDS = frozenset({"offer", "commit", "won", "close-era", "closed"})  # each of them is news
+REPEATS_S = 10.0
 EVERY = (PAIR, BUS_A, BUS_B, BUS_ARBITER, DEVICE_OF_B, DEVICE_OF_A)
 OF_NODE = {"A": (PAIR, BUS_A, DEVICE_OF_B, DEVICE_OF_A), "B": (PAIR, BUS_B, DEVICE_OF_A, DEVICE_OF_B)}
 
@@ -89,6 +91,7 @@ class Network:
         self.late = 0.0
         self.late_s_max = 6.0
         self.drops: set[str] = set()  # kinds of messages that never arrive
+        self._said: dict[tuple[str, str], int] = {}  # when each sender said a kind last
         self.bent: dict[tuple[str, str], Bend] = {}  # directions with a fault of their own
         self.broker: Broker | None = None  # from the first fault of the broker on
         self.turns = 0  # changes of any path, ever
@@ -198,6 +201,12 @@ class Network:
             if life_s is None or extra_s <= life_s:
                 self.world.at(extra_s + rng.uniform(0.0005, 0.02), deliver)
 
+    def _is_news(self, sender: str, kind: str) -> bool:
+        """A kind that this sender has not said lately. Guards repeat much while they wait: that changes nothing."""
+        last = self._said.get((sender, kind))
+        self._said[sender, kind] = self.world.now
+        return last is None or kind in RARE_KINDS or self.world.now - last > REPEATS_S * NS_PER_S
+
     def message(self, sender: str, to: str, kind: str, deliver: Callable[[], None]) -> None:
         """One message over the bus: to the broker and on to the receiver, with the bus's own vices."""
         rng = self.world.rng
@@ -209,7 +218,7 @@ class Network:
         if kind in self.drops:
             self.world.counts["messages lost"] += 1
             return
-        if kind not in CALM_KINDS:
+        if kind not in CALM_KINDS and self._is_news(sender, kind):
             self.world.stir()
         copies = 2 if rng.random() < self.repeat else 1
         self.world.counts["messages doubled"] += copies - 1

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from guard.rehearsal.world import World
 
 DISK_EVERY, CLUSTER_EVERY, SWITCH_EVERY = 25, 5, 5  # ticks between two looks
+SAME_WRITES_S = 3.0  # a ledger without a new write is told this often: its intervals grow wider, never wrong
 CALM_EVERY = 5  # ticks between two looks at everything while nothing happens: 4.5 s
 
 
@@ -36,16 +37,16 @@ class Cadence:
     """How often a shell looks and ticks: every `tick_s` for `lively_s` after anything changed near it, else every
     `calm_s`. A slow shell is a legal execution of the shipped code. `calm_s` up to `tick_s`: always lively."""
 
-    tick_s: float = 0.2
+    tick_s: float = 0.3
     calm_s: float = 0.9
-    lively_s: float = 5.0
+    lively_s: float = 3.0
 
     @property
     def dense(self) -> bool:
         return self.calm_s <= self.tick_s
 
 
-DENSE = Cadence(calm_s=0.2)
+DENSE = Cadence(tick_s=0.2, calm_s=0.2)
 
 
 class Node:
@@ -121,7 +122,8 @@ class Node:
         self.frozen = []
         self.shell.up, self.shell.guard, self.shell.clients, self.shell.paused = False, None, {}, False
         self.cluster.stop_hard()
-        self.world.disks.power_lost(self.name)
+        for volume in self.world.volumes:
+            volume.power_lost(self.name)
 
     def switch_on(self) -> None:
         """Boot: the guard first, then the cluster with DRBD."""
@@ -181,7 +183,18 @@ class Node:
         self.later(self.world.rng.uniform(0.001, 0.1), self._see_disk)
 
     def _see_disk(self) -> None:
-        self.shell.take(SawVolumes(Volumes(self.local(), (self.world.disks.replica(self.name),))))
+        replicas = tuple(volume.replica(self.name) for volume in self.world.volumes)
+        self.shell.take(SawVolumes(Volumes(self.local(), replicas)))
+
+    def _see_writes(self) -> None:
+        at, told = self.local(), self.shell.writes_told
+        if not self.world.cadence.dense:
+            ends = [volume.of[self.name] for volume in self.world.volumes]
+            seen = tuple((end.role, end.completed, end.received, end.link) for end in ends)
+            if told is not None and told[1] == seen and self.world.now - told[0] < SAME_WRITES_S * NS_PER_S:
+                return
+            self.shell.writes_told = self.world.now, seen
+        self.shell.take(SawWrites(tuple(volume.sample(self.name, at) for volume in self.world.volumes)))
 
     def saw_cluster(self) -> None:
         self.world.stir()
@@ -207,7 +220,10 @@ class Node:
             self.shell.take(BusState(bus))
         if world.network.open("A", "B") and self.peer.powered:
             self.probe_ok = world.now  # a hung kernel's card may answer; its guard does not
-        self.shell.take(SawProbe(world.now - self.probe_ok <= 0.4e9))
+        answered = world.now - self.probe_ok <= 0.4e9
+        if self.world.cadence.dense or self.shell.probe_told is not answered:
+            self.shell.probe_told = answered
+            self.shell.take(SawProbe(answered))
 
     def see_link(self, carrier: Up | None = None, partner: str | None = None, changes: int | None = None) -> None:
         """netlink says what the own bond is like, perhaps anew."""
@@ -233,16 +249,16 @@ class Node:
                 self._look_switch()
                 self._see_cluster()
                 self._see_disk()
-            self.shell.take(SawWrites((self.world.disks.sample(self.name, self.local()),)))
+            self._see_writes()
             self.shell.take(Tick())
             return
         self._look_quick()
         if count % SWITCH_EVERY == 0:
             self._look_switch()
-        if count % CLUSTER_EVERY == 2:
+        if count % (CLUSTER_EVERY if self.world.cadence.dense else DISK_EVERY) == 2:
             self._see_cluster()
         if count % DISK_EVERY == 3:
             self._see_disk()
         if count % 2 == 0:
-            self.shell.take(SawWrites((self.world.disks.sample(self.name, self.local()),)))
+            self._see_writes()
         self.shell.take(Tick())

@@ -74,7 +74,7 @@ class Result:
 
 
 UNMET = frozenset({"promise", "liveness"})
-"""Failures that break no rule S1-S7: the round did not come out as promised, or not everything was whole again."""
+"""Failures that break no rule of DESIGN.md: the round did not come out as promised, or wholeness did not return."""
 
 
 def side(one: Side, show_by: Sequence[str]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def verdict(result: Result) -> list[str]:
     unmet = {rule: n for rule, n in totals.failed.items() if rule in UNMET}
     one, workers = result.work.plan.scenario.unit, "worker" if result.workers == 1 else "workers"
     lines = [
-        f"violations of S1-S7: {_many(broken)}",
+        f"violations of S1-S7, L1, L2: {_many(broken)}",
         f"promises not kept: {_many(unmet)}; whole again at most {totals.healed_s_max:.1f} s after a heal",
         f"{totals.simulated_s / 3600:.1f} h played in {result.seconds:.1f} s on {result.workers} "
         f"{workers}: {result.rate():,.0f} {one}s an hour",

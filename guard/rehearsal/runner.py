@@ -21,9 +21,10 @@ from typing import Any, cast
 
 from guard.errors import Unavailable
 from guard.rehearsal import stock
-from guard.rehearsal.scenario import Drawn, StockPart, Wrong, applies, draw, number, resolved, shown, stream
+from guard.rehearsal.scenario import StockPart, applies, draw
 from guard.rehearsal.site import SERVED_AFTER_S, Ended, Failure, Plan, Unit, play
 from guard.rehearsal.stock import Edit, Freeze, StockSetting
+from guard.rehearsal.values import Drawn, Wrong, number, resolved, shown, stream
 
 PARCEL_MAX = 16  # runs of one parcel: few enough for a steady bar, enough to make the sending cheap
 AHEAD = 3  # parcels waiting for each worker

@@ -8,9 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-import random
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,45 +15,33 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
+from pydantic import Field, ValidationError
 
-from guard.errors import PairguardError, SettingsError
+from guard.errors import SettingsError
 from guard.rehearsal.faults import FAULTS
 from guard.rehearsal.stock import StockSetting
+from guard.rehearsal.values import (
+    EXAMPLE,
+    TERM,
+    Choice,
+    Drawn,
+    InverseSquare,
+    LogUniform,
+    Part,
+    Scalar,
+    Uniform,
+    Value,
+    When,
+    Wrong,
+    parsed,
+    plain,
+    sample,
+    shown,
+    stream,
+)
 
 CATALOGUE = Path(__file__).with_name("catalogue")
-PLACES = 3  # drawn numbers are rounded to milliseconds: what a story prints can be given back with --set
-_TERM = re.compile(r"\s*\+\s*")
 _NAME = r"^[a-z][a-z0-9_]*$"
-_DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
-
-Scalar = StrictBool | StrictInt | StrictFloat | StrictStr
-
-
-class Wrong(PairguardError):
-    """A scenario, a parameter or a value that is not there or does not fit: wrong usage."""
-
-
-class Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Uniform(Part):
-    uniform: tuple[float, float]
-
-
-class LogUniform(Part):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-    log_uniform: tuple[float, float] = Field(alias="log-uniform")
-
-
-class Choice(Part):
-    choice: tuple[Scalar, ...] = Field(min_length=1)
-    weights: tuple[float, ...] | None = None
-
-
-Value = Scalar | Uniform | LogUniform | Choice
-When = dict[str, Scalar | tuple[Scalar, ...]]
 
 
 class Parameter(Part):
@@ -71,8 +56,12 @@ class Parameter(Part):
     def fits(self, value: Value) -> str:
         """Why `value` is none for this parameter; "" if it is."""
         match value:
-            case Uniform(uniform=(low, high)) | LogUniform(log_uniform=(low, high)):
-                if low > high or (isinstance(value, LogUniform) and low <= 0):
+            case (
+                Uniform(uniform=(low, high))
+                | LogUniform(log_uniform=(low, high))
+                | InverseSquare(inverse_square=(low, high))
+            ):
+                if low > high or (not isinstance(value, Uniform) and low <= 0):
                     return f"{low:g} to {high:g} is no range"
                 return self.fits(low) or self.fits(high)
             case Choice(choice=several, weights=weights):
@@ -209,15 +198,6 @@ OF_A_RUN = ("rounds", "limits", "one_cell")
 # ------------------------------------------------------------------ drawing
 
 
-Drawn = Mapping[str, bool | int | float | str]
-
-
-def stream(*names: object) -> random.Random:
-    """A generator of its own for each name: neither the order of draws nor PYTHONHASHSEED reach it."""
-    digest = hashlib.sha256("/".join(map(str, names)).encode()).digest()
-    return random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311  # a seeded story, no secret
-
-
 def draw(scenario: Scenario, seed: int, turn: int, pair: int | None) -> dict[str, bool | int | float | str]:
     """The parameters of one round: those of the round (`pair` None), or those and the pair's own."""
     drawn = {}
@@ -227,33 +207,6 @@ def draw(scenario: Scenario, seed: int, turn: int, pair: int | None) -> dict[str
         own = pair if parameter.each == "pair" else "all"
         drawn[name] = sample(parameter.default, stream(scenario.name, seed, turn, own, name))
     return drawn
-
-
-def sample(value: Value, rng: random.Random) -> bool | int | float | str:
-    match value:
-        case Uniform(uniform=(low, high)):
-            return round(rng.uniform(low, high), PLACES)
-        case LogUniform(log_uniform=(low, high)):
-            return round(math.exp(rng.uniform(math.log(low), math.log(high))), PLACES)
-        case Choice(choice=several, weights=weights):
-            return rng.choices(several, weights)[0]
-        case _:
-            return value
-
-
-def resolved(value: Value, drawn: Drawn, rng: random.Random) -> bool | int | float | str:
-    """`$name` and sums of them by what was drawn; a distribution by `rng`; anything else is itself."""
-    if not isinstance(value, str) or "$" not in value:
-        return sample(value, rng)
-    terms = [drawn[term[1:]] if term.startswith("$") else float(term) for term in _TERM.split(value)]
-    if len(terms) == 1:
-        return terms[0]
-    return round(math.fsum(float(term) for term in terms), PLACES)
-
-
-def number(value: Value, drawn: Drawn, rng: random.Random) -> float:
-    """`resolved`, for what can only be a number."""
-    return float(resolved(value, drawn, rng))
 
 
 def applies(when: When, drawn: Drawn) -> bool:
@@ -300,13 +253,8 @@ def made(content: Mapping[str, Any], where: str) -> Scenario:
     return scenario
 
 
-def plain(value: Any) -> Any:
-    """As TOML and JSON write it."""
-    return value.model_dump(by_alias=True, exclude_none=True) if isinstance(value, Part) else value
-
-
 def _fault(error: Mapping[str, Any]) -> str:
-    branches = {"Uniform", "LogUniform", "Choice", "bool", "int", "float", "str"}
+    branches = {"Uniform", "LogUniform", "InverseSquare", "Choice", "bool", "int", "float", "str"}
     place = ".".join(str(part) for part in error["loc"] if part not in branches)
     return f"{place}: {error['msg']}"
 
@@ -376,7 +324,7 @@ def _faults_of_phase(phase: Phase, scenario: Scenario, place: str) -> Iterator[s
 def _all_of(value: Value, scenario: Scenario) -> Sequence[Scalar]:
     """Every word or end of a range that a value may come to; nothing for a sum."""
     match value:
-        case Uniform(uniform=ends) | LogUniform(log_uniform=ends):
+        case Uniform(uniform=ends) | LogUniform(log_uniform=ends) | InverseSquare(inverse_square=ends):
             return ends
         case Choice(choice=several):
             return several
@@ -403,7 +351,7 @@ def _faults_of_stock(part: StockPart, known: set[str]) -> Iterator[str]:
 def _unknown_names(value: Value | None, known: set[str], place: str) -> Iterator[str]:
     if not isinstance(value, str) or "$" not in value:
         return
-    for term in _TERM.split(value):
+    for term in TERM.split(value):
         if term.startswith("$"):
             if term[1:] not in known:
                 yield f"{place}: {term} is no parameter"
@@ -412,50 +360,16 @@ def _unknown_names(value: Value | None, known: set[str], place: str) -> Iterator
 
 
 def _value_of(name: str, word: str, parameter: Parameter) -> Value:
-    """`90`, `90s`, `10m`, `true`, a word, `1..900` (evenly drawn), or TOML such as `{log-uniform=[1,900]}`."""
-    value = _parsed(word)
+    value = parsed(word)
     if value is None:
-        raise Wrong(f"cannot set {name}", f"{word!r} is no value; {parameter.may_be()}", _EXAMPLE)
+        raise Wrong(f"cannot set {name}", f"{word!r} is no value; {parameter.may_be()}", EXAMPLE)
     if why := parameter.fits(value):
-        raise Wrong(f"cannot set {name}", why, _EXAMPLE)
+        raise Wrong(f"cannot set {name}", why, EXAMPLE)
     return value
 
 
-_EXAMPLE = "write a value, 90s, 1..900, or a distribution such as '{log-uniform=[1,900]}'"
-
-
-def _parsed(word: str) -> Value | None:
-    if word.startswith("{"):
-        try:
-            return Parameter.model_validate(
-                {"text": "given by hand", "default": tomllib.loads(f"v={word}")["v"]}
-            ).default
-        except (tomllib.TOMLDecodeError, ValidationError):
-            return None
-    low, dots, high = word.partition("..")
-    if dots:
-        ends = [_number(low), _number(high)]
-        return Uniform(uniform=(ends[0], ends[1])) if ends[0] is not None and ends[1] is not None else None
-    if word in ("true", "yes", "false", "no"):
-        return word in ("true", "yes")
-    found = _number(word)
-    return found if found is not None else word or None
-
-
-def _number(word: str) -> float | int | None:
-    if re.fullmatch(r"-?\d+", word):
-        return int(word)
-    if re.fullmatch(r"-?\d+\.\d+", word):
-        return float(word)
-    found = _DURATION.fullmatch(word)
-    if found is None or not any(found.groups()):
-        return None
-    hours, minutes, rest = found.groups()
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(rest or 0)
-
-
 def _of_a_run(name: str, word: str) -> int | str | bool:
-    value = _parsed(word)
+    value = parsed(word)
     match name, value:
         case "rounds", int() if value is not True and value is not False and 1 <= value <= ROUNDS_MAX:
             return value
@@ -468,20 +382,3 @@ def _of_a_run(name: str, word: str) -> int | str | bool:
 
 
 ROUNDS_MAX = 100_000
-
-
-def shown(value: Value) -> str:
-    """As a person writes it after `--set name=`."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case Uniform(uniform=(low, high)):
-            return f"{low:g}..{high:g}"
-        case LogUniform(log_uniform=(low, high)):
-            return f"{{log-uniform=[{low:g},{high:g}]}}"
-        case Choice(choice=several):
-            return " | ".join(shown(each) for each in several)
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)

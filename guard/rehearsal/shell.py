@@ -63,6 +63,8 @@ class Shell:
         self.told: list[AnswerPerson] = []
         self.starts = 0
         self.started_at: list[float] = []  # when each of them was
+        self.probe_told: bool | None = None  # what this guard was told last, where only news is told
+        self.writes_told: tuple[int, tuple[object, ...]] | None = None
         self.disk_full = 0  # faults by which the journal takes nothing
         self.owed: Memory | None = None  # decided, and not durable yet
         self.unsaid: list[tuple[int, AnswerAgent | AnswerHandler]] = []  # answers that wait for it, with their era
@@ -78,6 +80,7 @@ class Shell:
         world.stir()
         self.started_at.append(world.now)
         self.up, self.paused, self.inbox = True, False, []
+        self.probe_told, self.writes_told = None, None
         self.guard, step = machine.start(
             node.name,
             node.peer.name,
@@ -91,7 +94,7 @@ class Shell:
         )
         self._carry_out(step, None)
         if not node.cluster.running:
-            self.take(SawStored(Volumes(node.local(), (world.disks.stored(node.name),))))
+            self.take(SawStored(Volumes(node.local(), tuple(v.stored(node.name) for v in world.volumes))))
         node.look_at_everything()
         for client in tuple(self.clients.values()):
             if isinstance(client, HandlerAsks):
@@ -231,17 +234,20 @@ class Shell:
                 node.cluster.answered(job, confirmed=confirmed)
             case AnswerHandler(job, code, _):
                 self.clients.pop(job, None)
-                node.later(0.02, lambda: world.disks.answered(node.name, job, code))
+                volume = next((v for v in world.volumes if job in v.of[node.name].calls), world.disks)
+                node.later(0.02, lambda: volume.answered(node.name, job, code))
             case AnswerPerson():
                 self.told.append(effect)
             case SuspendWrites(nonce):
-                done = world.disks.suspend(node.name)
-                node.later(0.05, lambda: self.take(Suspended(nonce, done)))
+                done = [volume.suspend(node.name) for volume in world.volumes]
+                node.later(0.05, lambda: self.take(Suspended(nonce, all(done))))
             case ResumeWrites():
-                world.disks.resume(node.name)
+                for volume in world.volumes:
+                    volume.resume(node.name)
                 node.later(0.05, lambda: self.take(Resumed(True)))
             case OutdateOwn():
-                world.disks.outdate(node.name)
+                for volume in world.volumes:
+                    volume.outdate(node.name)
             case SetHold(hold_id):
                 node.later(0.2, lambda: self.take(HoldWritten(True, node.cluster.set_hold(hold_id))))
             case ClearHold(hold_id):

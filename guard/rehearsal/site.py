@@ -24,8 +24,9 @@ from guard.rehearsal.faults import FAULTS, Fault
 from guard.rehearsal.faulty import Arg
 from guard.rehearsal.fuzz import by_the_manual
 from guard.rehearsal.nodes import Cadence
-from guard.rehearsal.scenario import Drawn, Phase, Promise, Scenario, applies, draw, number, resolved, shown, stream
+from guard.rehearsal.scenario import Phase, Promise, Scenario, applies, draw
 from guard.rehearsal.timeline import Timeline
+from guard.rehearsal.values import Drawn, number, resolved, shown, stream
 from guard.rehearsal.witness import SharedCell
 from guard.rehearsal.world import QUICK, World
 
@@ -49,7 +50,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`rule`: S1-S7, `invariant`, `promise` or `liveness`. `pair` is "" if it is about the site."""
+    """`rule`: that of a `Violation` (S1, L1 ...), `invariant`, `promise` or `liveness`. `pair` "": about the site."""
 
     rule: str
     why: str

@@ -16,8 +16,9 @@ from typing import Any
 
 from guard import __version__
 from guard.errors import PairguardError
-from guard.rehearsal.scenario import Wrong, made, plain
+from guard.rehearsal.scenario import made
 from guard.rehearsal.site import Ended, Plan, play
+from guard.rehearsal.values import Wrong, plain
 
 SCHEMA = "pairguard.transcript/1"
 LINES_MAX = 20  # of a story that is printed

@@ -17,7 +17,7 @@ from guard.core.instant import NS_PER_S
 from guard.core.policy import Policy
 from guard.core.step import AskRelease, Fire, Step
 from guard.rehearsal.checkers import Checkers, Unmet, Violation, expect
-from guard.rehearsal.disks import Disks
+from guard.rehearsal.disks import Disks, Replicated
 from guard.rehearsal.mlag import Mlag, Switch
 from guard.rehearsal.network import Network
 from guard.rehearsal.nodes import DENSE, Cadence, Node
@@ -42,6 +42,7 @@ class World:
     """A pair, its arbiter, network, fence devices and people. Pairs of one site share `timeline` and `cell`.
 
     `telling` False: no story is kept. `counts`: what was injected, and what had its effect.
+    `resources`: so many replicated resources, one group for Pacemaker, each with a connection of its own.
     `mlag`: both nodes hang on an MLAG pair of switches instead of one switch.
     """
 
@@ -57,12 +58,16 @@ class World:
         cadence: Cadence = DENSE,
         mlag: bool = False,
         telling: bool = True,
+        resources: int = 1,
     ) -> None:
         self.seed, self.policy, self.name, self.cadence = seed, policy, name, cadence
         self.rng = random.Random(seed)  # noqa: S311  # a seeded story, no secret
         self.timeline = timeline if timeline is not None else Timeline()
         self._names = 0
         self.telling = telling
+        self.layers: dict[
+            tuple[int, str], list[object]
+        ] = {}  # what faults put in the place of what, see faulty.instead
         self.standing: list[Callable[[], None]] = []  # ends of the faults that were injected
         self.counts: Counter[str] = Counter()
         self.story: list[str] = []
@@ -77,7 +82,8 @@ class World:
         self.network = Network(self)
         self.checkers = Checkers(self)
         self._look = self.checkers.always
-        self.disks = Disks(self)
+        self.disks = Disks(self)  # the first resource
+        self.volumes = (self.disks, *(Disks(self, f"r{n}") for n in range(1, resources)))
         self.switch = Switch(self, "sw1")
         self.switches: tuple[Switch, ...] = (self.switch, Switch(self, "sw2")) if mlag else (self.switch,)
         self.nodes: dict[str, Node] = {}
@@ -136,12 +142,13 @@ class World:
             node.shell.start()
             node.cluster.start()
             node.cluster.mounted = False
-            disk = self.disks.of[node.name]
-            disk.fresh_boot = False
+            for volume in self.volumes:
+                volume.of[node.name].fresh_boot = False
         self.arbiter.init()
         if self.cadence.dense:
             self._every(0.2, self._tick)
-            self._every(0.25, self.disks.tick)
+            for volume in self.volumes:
+                self._every(0.25, volume.tick)
             for name in ("A", "B"):
                 self._every(0.25, self.nodes[name].cluster.tick)
                 self._writing(name)
@@ -178,7 +185,8 @@ class World:
         cadence = self.cadence
         lively = self.timeline.now < self._lively_until
         self._next_pulse = -1
-        self.disks.tick()
+        for volume in self.volumes:
+            volume.tick()
         for node in self.nodes.values():
             node.cluster.tick()
         self.arbiter.tick()
@@ -207,7 +215,8 @@ class World:
 
     def _writing(self, name: str) -> None:
         def again() -> None:
-            self.disks.write(self.nodes[name])
+            for volume in self.volumes:
+                volume.write(self.nodes[name])
             self.at(self.rng.choice((0.15, 0.4, 0.4, 2.0)), again)
 
         self.at(self.rng.uniform(0, 0.5), again)
@@ -242,7 +251,7 @@ class World:
     def heal_everything(self) -> None:
         """Whatever still goes wrong ends now; what is off is switched on. People release what they hold."""
         standing, self.standing = self.standing, []
-        for end in standing:
+        for end in reversed(standing):
             end()
         self.crash_chance = 0.0
         self.network.loss = self.network.repeat = self.network.late = 0.0
@@ -302,35 +311,45 @@ class World:
 
     def whole(self) -> bool:
         """Both nodes up and replicating in one membership; exactly one active; era closed; nothing held or waiting."""
-        a, b = self.disks.of["A"], self.disks.of["B"]
         good = all(
             node.runs() and node.shell.up and node.cluster.peer_member and not node.shell.clients
             for node in self.nodes.values()
         )
-        primaries = [n for n in ("A", "B") if self.disks.of[n].writable() and self.nodes[n].cluster.mounted]
+        primaries = [n for n in ("A", "B") if self.serves(n)]
         guards = [node.shell.guard for node in self.nodes.values()]
         free = all(g is not None and not g.memory.holding and not g.memory.inhibits for g in guards)
         free = free and not any(n.cluster.properties.ours or n.cluster.properties.barred for n in self.nodes.values())
         kept = self.arbiter.kept
         closed = kept is not None and kept.register.winner is None and not kept.inhibits
-        same = a.current == b.current and a.disk.value == b.disk.value == "U"
-        return good and len(primaries) == 1 and free and closed and same and a.link.value == b.link.value == "connected"
+        same = all(_level(volume.of["A"], volume.of["B"]) for volume in self.volumes)
+        return good and len(primaries) == 1 and free and closed and same
+
+    def serves(self, name: str) -> bool:
+        """The service runs here, and everything that it writes on takes writes."""
+        return self.nodes[name].cluster.mounted and all(volume.of[name].writable() for volume in self.volumes)
 
     def why_not_whole(self) -> str:
         """For a failed liveness check."""
         parts = []
         for name, node in self.nodes.items():
-            disk, guard = self.disks.of[name], node.shell.guard
+            disks, guard = [volume.of[name] for volume in self.volumes], node.shell.guard
             parts.append(
                 f"{name}: runs={node.runs()} guard={node.shell.up} member={node.cluster.peer_member} "
-                f"disk={disk.disk.value}/{disk.role.value}/{disk.link.value} "
-                f"frozen={','.join(sorted(disk.suspended)) or 'no'} clients={sorted(node.shell.clients)} "
+                f"disk={' '.join(f'{d.disk.value}/{d.role.value}/{d.link.value}' for d in disks)} "
+                f"frozen={','.join(sorted({why for d in disks for why in d.suspended})) or 'no'} "
+                f"clients={sorted(node.shell.clients)} "
                 f"mounted={node.cluster.mounted} holding={guard.memory.holding if guard else '?'} "
                 f"inhibits={sorted(guard.memory.inhibits) if guard else '?'} ours={node.cluster.properties.ours}"
             )
         kept = self.arbiter.kept
         parts.append(f"register={kept.register if kept else None} inhibits={sorted(kept.inhibits) if kept else None}")
         return "; ".join(parts)
+
+
+def _level(a: Replicated, b: Replicated) -> bool:
+    """One generation, both disks good, connected."""
+    same = a.current == b.current and a.disk.value == b.disk.value == "U"
+    return same and a.link.value == b.link.value == "connected"
 
 
 __all__ = ["QUICK", "Crash", "Unmet", "Violation", "World"]

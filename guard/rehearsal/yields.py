@@ -72,6 +72,11 @@ def failed_stop_in_a_cut(world: World) -> None:
     world.nodes["A"].cluster.stop_fails()
     world.run(30)
     expect(len(world.fenced) <= 1, f"wrong shots: {world.fenced}")
+    world.network.heal()
+    world.run(15)
+    if ("A", "resume-needs-person") in world.pages and world.disks.of["A"].suspended:
+        world.nodes["A"].power_off("a person does what the page says")
+        world.run(1)
     world.again_whole(120)
 
 

@@ -123,6 +123,16 @@ def test_the_yield_ends_peer_alive_and_the_offer_follows() -> None:
     assert not desk.inhibits
 
 
+@pytest.mark.parametrize("alive", [A, B])
+def test_peer_alive_ends_whichever_of_the_two_is_gone(alive: str) -> None:
+    """The one whose claim found it out may die as well as the other: 30 s unheard, the other heard throughout."""
+    desk = peer_alive()
+    desk.wait(desk.policy.unheard_s - 1, alive)
+    assert desk.inhibits == {"peer-alive"}
+    desk.wait(2.0, alive)
+    assert not desk.inhibits
+
+
 def test_nobody_is_asked_to_yield_under_another_inhibit() -> None:
     """A person's hold: the target would stop writing for nothing."""
     desk = Desk().whole().cut()
@@ -365,3 +375,29 @@ def test_the_end_of_a_disturbance_is_told_also_after_a_boot() -> None:
     booted = replace(guard, ever_whole=False, memory=memory, due={}, ack=replace(guard.ack, inhibits=(listed,)))
     _, effects = run(booted, Tick(), now)
     assert [s.message.inhibit for s in of(effects, Send) if s.message.kind == "set-inhibit"] == [ended]
+
+
+def test_a_promise_that_is_void_but_cannot_be_taken_back_may_be_given_again() -> None:
+    """A cut primary stays suspended until a person comes: until then its peer may still be let go on."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    assert guard.volumes is not None
+    cut = tuple(replace(r, link=Link.CONNECTING) for r in guard.volumes.replicas)
+    promise = Promise("y1", guard.memory.era, "s", True, guard.boot_id)
+    memory = replace(guard.memory, promise=promise, suspended=True)
+    guard = replace(guard, memory=memory, volumes=replace(guard.volumes, replicas=cut), **gone(world, "A"))
+    for state, again in (("open", False), ("closed-without-winner", True)):
+        told, effects = run(guard, Heard("arbiter", NonceIs("x", "y1", state)), now)  # type: ignore[arg-type]
+        assert told.memory.promise == promise
+        assert not of(effects, ResumeWrites)
+        _, effects = run(told, Heard("arbiter", Ask("n2", "B", "alone", True)), now)
+        assert ("n2" in {s.nonce for s in of(effects, SuspendWrites)}) is again
+
+
+def test_a_node_that_promised_gathers_nothing() -> None:
+    """Its question would only make the arbiter hear the candidate alive, and take that for a network."""
+    world = whole_pair()
+    guard = replace(guard_of(world, "B"), probe=False, due={})
+    assert [c.gather for c in claims(run(guard, Tick(), world.nodes["B"].local())[1])] == [True]
+    promised = replace(guard.memory, promise=Promise("y1", guard.memory.era, None, False, guard.boot_id))
+    assert not claims(run(replace(guard, memory=promised), Tick(), world.nodes["B"].local())[1])

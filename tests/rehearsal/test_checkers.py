@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
 
 from guard.core.evidence import Disk, Link, Role
 from guard.core.instant import Instant, after
-from guard.core.messages import ARBITER, Answer, Commit, LiftInhibit
+from guard.core.messages import ARBITER, Answer, Commit, InhibitView, LiftInhibit
 from guard.core.register import Register
-from guard.core.step import AnswerHandler, Bar, ClearHold, Fire, Intent, Send, SetHold, Step
+from guard.core.step import AnswerHandler, Bar, ClearHold, Fire, Intent, Send, SetHold, Step, SuspendWrites
 from guard.core.turn import Right
 from guard.rehearsal.checkers import Violation
+from guard.rehearsal.faults import FAULTS
 from guard.rehearsal.world import World
 
 
@@ -185,3 +187,93 @@ def test_l1_and_wholeness_can_fail(world) -> None:
     world.disks.of["B"].disk = Disk.INCONSISTENT
     assert not world.whole()
     assert "disk=I" in world.why_not_whole()
+
+
+# ------------------------------------------------------------------ service, liveness, the end
+
+
+def test_service_a_serving_node_is_fenced(world) -> None:
+    """SERVICE: a shot at a node that serves, is heard all along and did not yield; not at one that was silent."""
+    world.run(6)
+    one = Register(1, None, frozenset(), None, 1, "A")
+    two = replace(one, winner="B", used=frozenset({"fence"}), version=2)
+    won(world, "B", "fence")
+    world.checkers.intent_era = {"i1": 1}
+    world.checkers.register_changed(one, two)
+    world.nodes["A"].unwell_at = world.now  # it hung until now: whoever fenced it was right
+    assert not world.checkers._serving("A")
+    world.nodes["A"].unwell_at = 0
+    breaks("SERVICE", lambda: world.shot_lands("B", "A", "i1"))
+
+
+def test_service_a_healthy_primary_steps_back(world) -> None:
+    """SERVICE: a primary that serves stops writing for its peer; if its own cluster failed it may."""
+    node = world.nodes["A"]
+    breaks("SERVICE", lambda: world.checkers.effect(node, SuspendWrites("n")))
+    node.cluster.stop_fails()
+    world.checkers.effect(node, SuspendWrites("n"))
+
+
+def test_l1_no_right_though_all_is_clear() -> None:
+    """L1: a guard that never claims is found out 1.5 s after the handler asked; in doubt nothing is demanded."""
+    for doubt in (False, True):
+        world = World(4)
+        world.begin()
+        world.run(20)
+        world.nodes["B"].power_off("its power supply died")
+        shell = world.nodes["A"].shell
+        shell.guard = replace(shell.guard, journal_ok=False)  # planted: it believes that it cannot write
+        if doubt:
+            world.switch.topology_changes += 1
+            world.run(20)
+        else:
+            breaks("L1", lambda w=world: w.run(20))
+            assert world.now / 1e9 < 40
+
+
+def test_l1_is_really_looked_at() -> None:
+    """L1: a clear death on the shipped code is counted as one that was answered in time."""
+    world = World(4)
+    world.begin()
+    world.run(20)
+    world.nodes["A"].power_off("its power supply died")
+    world.run(10)
+    assert world.counts["rights in time"] >= 2  # to fence, and to go on alone
+
+
+def test_l2_a_hold_that_never_ends() -> None:
+    """L2: a release that never comes is found out in the healing phase, and so is what the arbiter still holds."""
+    world = World(5)
+    world.begin()
+    world.nodes["A"].cluster.would_fence = True  # planted: no heal takes it away
+    world.switch.topology_changes += 1
+    world.run(4)
+    breaks("L2", lambda: world.live_again(40))
+    whole = World(6)
+    whole.begin()
+    kept = whole.arbiter.kept
+    view = InhibitView("peer-alive", "peer-alive", "A", "planted", 0.0)
+    whole.arbiter.kept = replace(kept, inhibits={"peer-alive": view})
+    breaks("L2", whole.checkers.at_the_end)
+
+
+def test_end_exactly_one_node_serves(world) -> None:
+    """END: no node, or both, serving after the heal."""
+    world.checkers.at_the_end()
+    world.nodes["A"].cluster.mounted = False
+    breaks("END", world.checkers.at_the_end)
+    for node in world.nodes.values():
+        node.cluster.mounted = True
+        world.disks.of[node.name].role = Role.PRIMARY
+    breaks("END", world.checkers.at_the_end)
+
+
+def test_a_shot_that_acts_beyond_its_horizon(world) -> None:
+    """S4, in a whole run: a device that acts after H hits a pair whose era was closed meanwhile."""
+    rng = random.Random(1)  # noqa: S311  # a seeded story
+    FAULTS["device-beyond-horizon"].inject(world, rng, node="A", most_s=60.0)
+    world.nodes["A"].hang(True)
+    assert world.until(lambda: world.noted("intent", "B") > 0, 10)
+    world.nodes["A"].hang(False)
+    breaks("S4", lambda: world.run(90))
+    assert world.noted("era-closed") > 0

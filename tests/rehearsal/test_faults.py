@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from guard.core.evidence import Disk, Link
+from guard.core.evidence import Disk, Link, Role
 from guard.core.step import AskRelease
+from guard.rehearsal.checkers import Violation
 from guard.rehearsal.faults import FAULTS, PLANTED
 from guard.rehearsal.faulty import Arg
 from guard.rehearsal.network import PAIR
@@ -424,3 +425,38 @@ def test_a_person_cannot_release_too_early() -> None:
     assert world.nodes["A"].shell.told[-1].outcome not in ("releasing", "released")
     assert world.checkers.held
     world.live_again()
+
+
+def test_two_resources_stand_and_fall_together() -> None:
+    """A pair with two resources: cut, death, one resource alone losing its peer, and a hang: one node serves."""
+    world = World(5, resources=2)
+    world.begin()
+    world.network.cut(PAIR)
+    assert world.until(lambda: len(world.grants) == 2, 10), world.why_not_whole()
+    assert world.serves("A")
+    world.live_again()
+    FAULTS["replication-cut"].inject(world, random.Random(1), resource=1)  # noqa: S311
+    assert world.until(lambda: len(world.grants) == 3, 15), world.why_not_whole()
+    assert world.volumes[1].of["A"].alone
+    assert world.disks.of["A"].link is Link.CONNECTED
+    assert world.serves("A")
+    world.live_again()
+    world.nodes["A"].hang(True)
+    assert world.until(lambda: world.serves("B"), 30), world.why_not_whole()
+    assert [target for _, target, _ in world.fenced] == ["A"]
+    world.nodes["A"].hang(False)
+    world.live_again()
+
+
+def test_the_second_resource_is_looked_at_too() -> None:
+    """S2 and S3 see what happens on a second resource: a lost write there, and two nodes alone on different ones."""
+    world = World(5, resources=2)
+    world.begin()
+    world.volumes[1].acked[10_000] = "A"
+    with pytest.raises(Violation, match="S2"):
+        world.checkers.nothing_lost()
+    for name, volume in zip("AB", world.volumes, strict=True):
+        disk = volume.of[name]
+        disk.role, disk.link, disk.suspended = Role.PRIMARY, Link.STANDALONE, set()
+    with pytest.raises(Violation, match="S3"):
+        world.checkers.always()

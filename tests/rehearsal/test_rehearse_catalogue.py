@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from guard.rehearsal.runner import Totals, Work, once, run
@@ -13,10 +15,12 @@ ONCE_RED: dict[str, tuple[int, ...]] = {"upgrade-guards": (1008,)}
 """Seeds that broke something once; they stay for ever."""
 
 
-def totals(name: str, first: int, runs: int) -> Totals:
+@cache
+def totals(name: str) -> Totals:
+    """Of the runs that `make test` plays; each is played once."""
     scenario = load(name)
     result = Totals()
-    for some in run(Work(Plan(scenario, scenario.pairs), first, runs), 1):
+    for some in run(Work(Plan(scenario, scenario.pairs), 1, quick(name)), 1):
         result.add(some)
     return result
 
@@ -24,7 +28,7 @@ def totals(name: str, first: int, runs: int) -> Totals:
 @pytest.mark.parametrize("name", names())
 def test_scenario(name: str) -> None:
     """No rule is broken, every promise is kept, and every round of every pair was played to its end."""
-    played = totals(name, 1, quick(name))
+    played = totals(name)
     assert played.failures == []
     assert played.guarded.units == quick(name) * load(name).pairs * load(name).rounds
     assert played.guarded.shot[2] == 0
@@ -39,12 +43,14 @@ def test_a_seed_that_was_red_once(name: str, seed: int) -> None:
 
 def test_the_scenarios_do_what_they_are_for() -> None:
     """A promise that nothing strains proves nothing: shots land late, hung nodes fall, phantoms are turned away."""
-    late = totals("late-shots", 100, 25)
+    late = totals("late-shots")
     assert late.counts["shots landed late"] > 0
     assert late.counts["replays refused"] > 0
-    assert late.guarded.shot[1] > 5
-    assert totals("plain-death", 100, 12).guarded.shot[1] > 0
-    assert totals("target-2018", 3, 2).counts["phantoms refused"] > 100
-    freezes = totals("github-2012", 50, 3)
-    assert freezes.counts["pair-freezes"] >= 30
+    assert late.guarded.shot[1] > 0
+    for name in ("plain-death", "secondary-death", "stop-failure", "paused-vm", "bond-cut"):
+        assert totals(name).guarded.shot[1] > 0, name
+    assert totals("target-2018").counts["phantoms refused"] > 0
+    freezes = totals("github-2012")
+    assert freezes.counts["pair-freezes"] >= freezes.guarded.units
     assert freezes.counts["stand-alone falls"] > 0
+    assert {values[0] for values, _ in freezes.guarded.rows} == {"true", "false"}

@@ -11,21 +11,8 @@ import pytest
 
 from guard.errors import SettingsError
 from guard.rehearsal.faults import FAULTS
-from guard.rehearsal.scenario import (
-    Choice,
-    LogUniform,
-    Scenario,
-    Uniform,
-    Wrong,
-    draw,
-    load,
-    made,
-    names,
-    plain,
-    resolved,
-    shown,
-    stream,
-)
+from guard.rehearsal.scenario import Scenario, draw, load, made, names
+from guard.rehearsal.values import Choice, LogUniform, Uniform, Wrong, plain, resolved, shown, stream
 
 NAMES = {
     "github-2012", "plain-death", "secondary-death", "bond-cut", "witness-down", "both-power-loss", "resync-cut",

@@ -238,6 +238,7 @@ class SimulatedPair:
         world = cast("World", self)
         self.network = Network(world)
         self.disks = Disks(world)
+        self.volumes = (self.disks,)
         self.nodes = {letter: Machine(self, letter, title) for letter, title in zip(LETTERS, titles, strict=True)}
         self.figures = Figures(self._clock.now())
 
