@@ -285,7 +285,7 @@ class Disks:
         self.changed("A", "B")
 
     def _without_disk(self, a: Replicated, b: Replicated) -> None:
-        """ "Can only connect to data with current UUID=...": a Primary without a disk refuses other data than it had."""
+        """A Primary without a disk refuses other data than it had ("Can only connect to data with current UUID")."""
         for mine, other in ((a, b), (b, a)):
             if mine.disk is Disk.DISKLESS and mine.role is Role.PRIMARY and mine.exposed != other.current:
                 return

@@ -137,16 +137,19 @@ def counted(thing: object, name: str) -> Undo:
 
 def instead(world: World, thing: object, name: str, value: object) -> Undo:
     """`value` in the place of what `thing` has. Several may lie over each other and end in any order."""
-    layers = world.layers.setdefault((id(thing), name), [getattr(thing, name)])
+    key = (id(thing), name)
+    layers = world.layers.setdefault(key, [[getattr(thing, name)]])
     layer = [value]
     layers.append(layer)
     setattr(thing, name, value)
 
     def back() -> None:
-        if not any(each is layer for each in layers):
+        kept = [each for each in layers if each is not layer]
+        if len(kept) == len(layers):
             return
-        layers[:] = [each for each in layers if each is not layer]
-        top = layers[-1]
-        setattr(thing, name, top[0] if len(layers) > 1 and isinstance(top, list) else layers[0])
+        layers[:] = kept
+        setattr(thing, name, layers[-1][0])
+        if len(layers) == 1:
+            world.layers.pop(key, None)
 
     return back

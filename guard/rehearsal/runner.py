@@ -191,23 +191,25 @@ def run(work: Work, workers: int) -> Iterator[Totals]:
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
     try:
         while starts or waiting:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker is born with it, until it is ready
             while starts and len(waiting) < workers * AHEAD:
                 start = starts.popleft()
                 waiting.append(pool.submit(parcel, work, start, min(size, work.first + work.runs - start)))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
         raise Unavailable(
             "cannot go on", "a worker process ended by itself", "try fewer --workers or --pairs"
         ) from error
     finally:
-        for each in waiting:
-            each.cancel()
-        if starts or waiting:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        if starts or waiting:  # the pool then sees that its workers are gone, and ends what waits
             for child in multiprocessing.active_children():
                 child.terminate()
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown()
 
 
 def _quiet() -> None:
     """Ctrl-C reaches the whole process group: a worker then goes without a word, its parent says what was done."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(1))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

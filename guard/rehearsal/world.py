@@ -65,9 +65,7 @@ class World:
         self.timeline = timeline if timeline is not None else Timeline()
         self._names = 0
         self.telling = telling
-        self.layers: dict[
-            tuple[int, str], list[object]
-        ] = {}  # what faults put in the place of what, see faulty.instead
+        self.layers: dict[tuple[int, str], list[list[object]]] = {}  # of `faulty.instead`, the base first
         self.standing: list[Callable[[], None]] = []  # ends of the faults that were injected
         self.counts: Counter[str] = Counter()
         self.story: list[str] = []

@@ -224,7 +224,9 @@ CASES: dict[str, Case] = {
         first=(("power-loss", {"node": "B"}, 8.0),),
         then=(("boot", {}, 0.0),),
     ),
-    "outdated": Case(lambda w: w.disks.of["B"].disk is Disk.OUTDATED, first=(("cut", {}, 4.0),)),
+    "outdated": Case(
+        lambda w: w.disks.of["B"].disk is Disk.OUTDATED, first=(("witness-down", {}, 0.0), ("cut", {}, 4.0))
+    ),
     "gate-off": Case(lambda w: guard(w, "B").volumes.replicas[0].gate.closed() is False, {"node": "B"}),
     "disk-fails": Case(
         lambda w: w.disks.of["A"].disk is Disk.DISKLESS and w.disks.of["B"].writable() and w.nodes["B"].cluster.mounted,
@@ -345,6 +347,25 @@ def test_a_fault_that_ended_is_not_undone_twice() -> None:
     assert set(world.network.state.values()) == {"open"}
     second()
     assert world.network.calm()
+
+
+def test_faults_of_one_thing_end_in_any_order() -> None:
+    """Two splits of the broker and two slow controllers: whatever ends first, in the end nothing is left."""
+    for order in ((0, 1), (1, 0)):
+        world = World(3)
+        world.begin()
+        rng = random.Random(1)  # noqa: S311
+        splits = [FAULTS["broker-split"].inject(world, rng, party=party) for party in ("both", "A")]
+        slow = [FAULTS["device-slow"].inject(world, rng, by_s=by_s) for by_s in (1.0, 2.0)]
+        splits[order[0]]()
+        slow[order[0]]()
+        assert world.network.broker.away == frozenset("A" if order[0] == 0 else "AB")
+        assert world.devices["A"].latency_s == (2.0 if order[0] == 0 else 1.0)
+        splits[order[1]]()
+        slow[order[1]]()
+        assert not world.network.broker.away
+        assert world.devices["A"].plain()
+        assert not world.layers
 
 
 def test_a_replay_into_a_restarted_guard_is_harmless() -> None:

@@ -305,12 +305,16 @@ def test_the_lists_name_scenarios_parameters_and_faults() -> None:
     assert len(json.loads(rehearse("faults", "--list", "--json").stdout)["faults"]) >= 40
 
 
-def test_an_interruption_says_what_was_done(freeze: str) -> None:
-    """Ctrl-C: exit 85, the runs that were done, no traceback; the workers are gone."""
+@pytest.mark.parametrize("after_s", [0.0, 0.5, 4.0])
+def test_an_interruption_says_what_was_done(freeze: str, after_s: float) -> None:
+    """Ctrl-C at any moment: exit 85, the runs that were done, no traceback; the workers are gone."""
     line = [sys.executable, "-m", "guard.cli.main", "rehearse", freeze, "--runs", "100000", "--workers", "2", "--json"]
     ours = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        time.sleep(8)
+        children = Path(f"/proc/{ours.pid}/task/{ours.pid}/children")
+        while len(children.read_text().split()) < 3:  # both workers and multiprocessing's own tracker
+            time.sleep(0.01)
+        time.sleep(after_s)
         os.killpg(ours.pid, signal.SIGINT)
         out, err = ours.communicate(timeout=60)
     finally:
