@@ -264,15 +264,20 @@ def refusal(turn: Turn, *, ignore_person: bool = False, rejoin: bool = False) ->
 
 
 def rejoining(turn: Turn) -> bool:
-    """One membership with both controllers up, all quiet, nothing pending, a release harmless: only the connection is
-    missing, which the cluster would start and the hold keeps it from starting (a node that booted meanwhile).
-    Nobody is fenced by such a release, and who may be promoted is for the register to say, as at any start."""
-    guard, members, view = turn.guard, turn.guard.members, turn.guard.cluster
+    """A node booted meanwhile, all is quiet, nothing pending, a release harmless: nobody is fenced by such a release,
+    and who may be promoted is for the register to say, as at any start."""
+    return _only_unconnected(turn.guard) and refusal(turn, rejoin=True) is None
+
+
+def _only_unconnected(guard: Guard) -> bool:
+    """One membership with both controllers up: only the connection is missing, which the cluster would start and the
+    hold keeps it from starting. Connected, it becomes whole by itself, or is damaged."""
+    members, view = guard.members, guard.cluster
     if members is None or view is None or members.peer_member is not True:
         return False
-    if guard.volumes is None or connected(guard):  # connected: it becomes whole by itself, or is damaged
+    if guard.volumes is None or connected(guard):
         return False
-    return (view.controller, view.peer_controller) == (Up.UP, Up.UP) and refusal(turn, rejoin=True) is None
+    return (view.controller, view.peer_controller) == (Up.UP, Up.UP)
 
 
 def _release(turn: Turn) -> None:
@@ -330,6 +335,8 @@ def _released(turn: Turn) -> None:
 def ask_release(turn: Turn, event: AskRelease) -> None:
     """`pairguard release`: ends persons' inhibits only if resuming now would fence nobody (86 otherwise)."""
     why = refusal(turn, ignore_person=True)
+    if why is not None and why[0] == "not-whole" and _only_unconnected(turn.guard):
+        why = refusal(turn, ignore_person=True, rejoin=True)
     if why is not None and why[0] == "forecast" and _fresh(turn, without_hold=True) is None:
         # Not yet asked while a person's inhibit stood: ask now, the client repeats.
         turn.do(AskForecast(None, without_hold=True))

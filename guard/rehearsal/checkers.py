@@ -259,6 +259,7 @@ class Checkers:
         kept, shared = world.arbiter.kept, world.arbiter.shared
         up_s = (world.now - max(shared.up_at, 0)) / 1e9
         well = shared.trouble is None and not shared.cell_reports() and up_s > world.policy.unheard_s
+        well = well and all(volume.plain() for volume in world.volumes)
         return kept is not None and kept.register.winner is None and not kept.inhibits and well
 
     def asked(self, node: Node, job: str, purpose: str) -> None:
@@ -290,6 +291,7 @@ class Checkers:
         device, guard = world.devices[peer.name], node.shell.guard
         shared = world.arbiter.shared
         well = world.arbiter.pair is not None and shared.trouble is None and len(shared.cell_reports()) <= 1
+        well = well and all(volume.plain() for volume in world.volumes)
         well = well and node.runs() and guard is not None and not node.shell.paused and not node.shell.disk_full
         quiet = guard is not None and not guard.memory.inhibits and not guard.memory.holding and not world.crashes
         kept = world.arbiter.kept

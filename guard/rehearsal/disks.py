@@ -186,6 +186,11 @@ class Disks:
         if meet and self.world.rng.random() < 0.25:
             self._handshake()
 
+    def plain(self) -> bool:
+        """Nothing is wrong with what the guards can read of it, nor with its settings."""
+        odd = self.unreadable or self.broken or self.acks_lost or self.handler_late_s is not None
+        return not odd and not self.gate_of and self.gate.closed() is True
+
     def _path(self) -> bool:
         return not self.broken and self.world.network.open("A", "B")
 

@@ -11,7 +11,19 @@ from test_machine_hold import settled
 from guard.core.evidence import Disk, Link, Role, Sign, SignKind, Up
 from guard.core.hold import brake_for_network
 from guard.core.instant import Instant, after
-from guard.core.step import AgentAsks, AnswerAgent, ClearHold, Heard, Note, OutdateOwn, SetHold, Tick
+from guard.core.messages import InhibitView
+from guard.core.step import (
+    AgentAsks,
+    AnswerAgent,
+    AnswerPerson,
+    AskRelease,
+    ClearHold,
+    Heard,
+    Note,
+    OutdateOwn,
+    SetHold,
+    Tick,
+)
 from guard.core.turn import Turn
 
 BRAKE = Sign(SignKind.TOPOLOGY_CHANGE, "acc1", Instant(0), "switch acc1 counted 1 topology changes")
@@ -40,6 +52,25 @@ def releases(guard, now) -> bool:
 def test_a_hold_ends_over_a_node_that_booted_meanwhile() -> None:
     """L2: only the cluster can start the peer's replication, and the hold keeps it from that: else it never ends."""
     assert releases(*rejoined())
+
+
+def test_a_person_ends_a_hold_over_a_node_that_booted_meanwhile() -> None:
+    """L2: replication is down because the hold keeps it so; a release is refused for what else speaks against it."""
+    for connecting, forecasts, outcome in (
+        (True, None, "releasing"),
+        (True, {}, "forecast-asked"),
+        (False, None, "not-whole"),
+    ):
+        guard, now = rejoined()
+        mine = InhibitView("person:k", "person", "anna", "work", 1.0, lease_s=60.0)
+        guard = replace(guard, memory=replace(guard.memory, inhibits={mine.id: mine}))
+        if forecasts is not None:
+            guard = replace(guard, forecasts=forecasts)
+        if not connecting:  # connected and yet not whole: damaged, not booted
+            replicas = tuple(replace(r, link=Link.CONNECTED) for r in guard.volumes.replicas)
+            guard = replace(guard, volumes=replace(guard.volumes, replicas=replicas))
+        _, effects = run(guard, AskRelease("r"), now)
+        assert [a.outcome for a in of(effects, AnswerPerson)] == [outcome]
 
 
 @pytest.mark.parametrize("what", ["other membership", "controller down", "pending shot", "forecast", "arbiter"])
