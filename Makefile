@@ -12,13 +12,14 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz lab demo rehearse verdict-table lock clean
+.PHONY: help setup needs lint test fuzz model lab demo rehearse verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
 	@echo 'make test           setup, linters, types, import rules and all tests but the long lab cases'
 	@echo 'make lint           the same without the tests'
 	@echo 'make fuzz           SECONDS=600: coverage-guided fuzzing of every parser and message; goes on where it stopped'
+	@echo 'make model          the protocol as a Promela model: all states within large bounds, and each rule dropped in turn'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
@@ -46,12 +47,20 @@ lint: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# What only computes runs on two cores; what starts brokers, daemons and clusters has the machine to itself.
+PURE := tests/core tests/fuzz tests/model $(filter-out tests/rehearsal/test_sandbox.py,$(wildcard tests/rehearsal/test_*.py))
 test: lint
-	$(PY) -m pytest
+	@failed=0; \
+	$(PY) -m pytest -n 2 --dist worksteal $(PURE) || failed=1; \
+	$(PY) -m pytest $(PURE:%=--ignore=%) || failed=1; \
+	exit $$failed
 
 SECONDS := 600
 fuzz: setup
 	nice -n 10 $(PY) -m tests.fuzz.run --seconds $(SECONDS) --out build/fuzz
+
+model: setup
+	nice -n 10 $(PY) -m tests.model.run --out build/model
 
 lab: setup
 	$(PY) -m tests.lab.cases --out build/lab

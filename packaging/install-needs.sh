@@ -10,6 +10,7 @@ drbd-utils
 mosquitto snmpd snmp
 iproute2 procps openssl
 systemd
+spin gcc libc6-dev
 libcairo2 fonts-dejavu-core
 python3-venv
 '

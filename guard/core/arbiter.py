@@ -275,6 +275,9 @@ def _claim(
     if early is not None:
         return pair, ((sender, early),)
     before = pair.gatherings.get(sender)
+    plain = message.gather and not message.want_yield
+    if plain and before is not None and not before.claim.gather and elapsed_s(before.asked, now) <= BYE_STRAGGLERS_S:
+        return pair, ()  # said before that claim and overtaken by it: the claim's answer must not be lost (L1)
     pair = _drop(pair, sender)
     credit = before is not None and before.offered is None and elapsed_s(before.started, now) <= policy.unheard_s
     heard = pair.heard.get(target)
@@ -506,6 +509,8 @@ def _commit(pair: Pair, sender: str, message: Commit, now: Instant, site: Site, 
         basis = ruling.basis
     elif (doubt := judging.reconfirmed(bundle)) is not None:
         return no(*doubt)
+    elif message.purpose == "fence" and (alive := judging.member(bundle)) is not None:
+        return no(*alive)
     elif message.purpose == "fence" and bundle.fresh == "live" and not bundle.target_yielded:
         return no("living-target", "the target answered: it is never fenced without its yield")
     written = commit(kept.register, version=message.version, winner=sender, purpose=message.purpose, basis=basis)
@@ -628,9 +633,10 @@ def _gone(pair: Pair, node: str, now: Instant, policy: Policy) -> bool:
 
 
 def _one_membership(pair: Pair, now: Instant) -> bool:
-    """Both guards, heard within 2 s, say that the other is a member of their cluster."""
+    """Both guards, heard within 2 s and not stopped since, say that the other is a member of their cluster."""
     return all(
-        (last := pair.heard.get(node)) is not None
+        node not in pair.left
+        and (last := pair.heard.get(node)) is not None
         and elapsed_s(last, now) <= 2.0
         and (beat := pair.beats.get(node)) is not None
         and beat.peer_member is True

@@ -125,6 +125,8 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         # The register is as it was made: nobody ever won, so no shot was ever fired (shot.forgotten_shots).
         turn.remember(intents=tuple(i for i in turn.guard.memory.intents if i.era != 0))
     era_changed = register.era != memory.era
+    if turn.guard.met is None:
+        turn.put(met=register.version)
     if memory.since_era is None:
         turn.remember(since_era=register.era)
     if (memory.store_id, memory.version, memory.era) != (register.store_id, register.version, register.era):

@@ -6,6 +6,7 @@
 4. What either side does not know is unknown, and unknown grants nothing.
 5. A living primary is asked to step back only if its own cluster is unfit by its own words, and is passed over only
    with its yield, its gate proven on, its disk known, and write ages that were really compared.
+6. A member of the candidate's own membership is not dead, however silent its guard: without its yield no fence.
 """
 
 from __future__ import annotations
@@ -91,7 +92,18 @@ def rule(bundle: Bundle, purpose: Purpose, policy: Policy, *, cold: bool) -> Rul
             return Ruling(verdict, "no", basis, verdict.reason)
     if purpose == "fence" and bundle.fresh == "live" and not bundle.target_yielded:
         return Ruling(verdict, "want-yield", basis, "living-target")
+    if purpose == "fence" and (alive := member(bundle)) is not None:
+        return Ruling(replace(verdict, text=alive[1]), "no", basis, alive[0])
     return Ruling(verdict, "commit", basis, verdict.reason)
+
+
+def member(bundle: Bundle) -> tuple[str, str] | None:
+    """Why a target that did not yield is no dead one (reason, text), or None: a few lost messages are no death."""
+    if bundle.target_yielded or bundle.candidate.peer_member is False:
+        return None
+    if bundle.candidate.peer_member is None:
+        return "membership-unknown", "the candidate cannot tell whether the target has left its membership"
+    return "target-is-member", "the target is in one membership with the candidate: it is not dead"
 
 
 def reconfirmed(bundle: Bundle) -> tuple[str, str] | None:

@@ -83,6 +83,8 @@ def obstacle(
     members = guard.members
     if members is not None and members.votes_three and members.quorate is not True:
         return "no-quorum", "this partition is not quorate"
+    if purpose == "fence" and members is not None and members.peer_member is True and not peer_unfit(turn):
+        return "target-is-member", f"{guard.peer} is in one membership with this node: it is not dead"
     return inhibited(turn, purpose, cold=cold, releasing=releasing, yielding=yielding)
 
 
@@ -217,6 +219,9 @@ def consider(turn: Turn, *, ready: bool) -> None:
     elif attempt.dry:
         drop(turn, "winner-us", "this node has won the era already")
         return
+    elif attempt.purpose == "fence" and (alive := judging.member(judging.bundle_of(offer, waited))) is not None:
+        drop(turn, *alive)
+        return
     elif attempt.purpose == "fence" and offer.fresh == "live" and not offer.target_yielded:
         drop(turn, "living-target", "the target answered: it is never fenced without its yield")
         return
@@ -320,6 +325,7 @@ def heard_won(turn: Turn, won: Won) -> None:
         releasing=attempt.releasing,
         target_live=offer is not None and offer.fresh == "live" and not stepped_back,
     )
+    turn.remember(won=won.version)
     turn.put(right=right, attempt=None)
     turn.note("won", f"won era {won.era} for `{won.purpose}`", era=won.era, version=won.version, purpose=won.purpose)
 

@@ -60,6 +60,8 @@ def _returnable(turn: Turn) -> bool:
         return False
     if guard.memory.since_era is None or guard.memory.since_era >= ack.register.era:
         return False  # this memory began in this era: it cannot know whether the win was used before
+    if ack.register.version != guard.memory.won and (guard.met is None or ack.register.version <= guard.met):
+        return False  # won before this start, and not in this memory: it may be of before the win, and of its use
     if guard.memory.consented and ack.peer_hold is not None and ack.peer_hold.unfit:
         return False  # the peer stepped back and cannot serve: the hold is released first, then the agent goes on
     waiting = guard.handlers or any(job.stage != "wait" for job in guard.agents)

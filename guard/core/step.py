@@ -87,6 +87,7 @@ class Memory:
     ledgers: Mapping[str, Ledger] = field(default_factory=dict)  # the write ledger, of boot `ledger_boot`
     ledger_boot: str = ""
     suspended: bool = False  # our own suspend-io may be in force: resumed before it is forgotten
+    won: int = 0  # version of the last `Won` that was heard
     since_era: int | None = None  # the first era of this memory: an older one's wins are not handed back
     intents: tuple[Intent, ...] = ()
     used: tuple[Purpose, ...] = ()  # uses of a win in `era`, written before the use

@@ -152,6 +152,7 @@ class Guard:
     # what the arbiter said last
     ack: BeatAck | None = None
     acked: Instant | None = None  # when the beat that it answers was sent: what it says is no older
+    met: int | None = None  # the register's version when this guard first read it
     store_doubted: bool = False
     journal_ok: bool = True  # the last memory became durable
     version_at: Instant | None = None  # when the highest version was learnt: an answer to an older beat may be lower

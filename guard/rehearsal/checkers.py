@@ -50,10 +50,11 @@ CLEAR_S = 15.0  # whole for so long before a death: attested, and writes were sa
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """A death that left nothing in doubt. `turns`: how often any path had changed by then."""
+    """A death that left nothing in doubt. `turns`: how often any path had changed by then; `starts`: of the witness."""
 
     at: int
     turns: int
+    starts: int
 
 
 class Unmet(Exception):
@@ -245,7 +246,7 @@ class Checkers:
         if world.arbiter.pair is None or not world.network.calm() or not self._all_well():
             self.died.pop(node.name, None)
         else:
-            self.died[node.name] = Died(world.now, world.network.turns)
+            self.died[node.name] = Died(world.now, world.network.turns, world.arbiter.shared.starts)
 
     def _all_well(self) -> bool:
         """Both guards found the pair whole for a while; no winner, nothing held, one pair or no storm."""
@@ -290,7 +291,12 @@ class Checkers:
         clear = down and world.network.turns == died.turns and world.network.calm() and world.crash_chance == 0.0
         device, guard = world.devices[peer.name], node.shell.guard
         shared = world.arbiter.shared
-        well = world.arbiter.pair is not None and shared.trouble is None and len(shared.cell_reports()) <= 1
+        well = (
+            world.arbiter.pair is not None
+            and shared.starts == died.starts
+            and shared.trouble is None
+            and len(shared.cell_reports()) <= 1
+        )
         well = well and all(volume.plain() for volume in world.volumes)
         well = well and node.runs() and guard is not None and not node.shell.paused and not node.shell.disk_full
         quiet = guard is not None and not guard.memory.inhibits and not guard.memory.holding and not world.crashes

@@ -365,6 +365,8 @@ class Disks:
         if mine.role is Role.PRIMARY or mine.promoting or mine.link is Link.DOWN or mine.disk not in GOOD:
             return
         if mine.link in UP_LINKS:
+            if not self._path() or not self.world.nodes[self.peer(name)].runs():
+                return  # the peer has to agree, and it does not answer
             if other.role is not Role.PRIMARY and mine.disk is Disk.UP_TO_DATE:
                 mine.role = Role.PRIMARY
                 self.world.tell(name, "promoted while connected")

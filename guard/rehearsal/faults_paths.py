@@ -313,12 +313,10 @@ def switch_late(world: World, rng: Random, *, switch: str = "all", by_s: float =
 @fault("switch", switch=SWITCHES)
 def switch_reboots(world: World, rng: Random, *, switch: str = "sw1", silent_s: float = 20.0, paths: str = "") -> Undo:
     """A switch restarts: silent, then other engine boots, a young sysUpTime, counters from 0; `paths` are cut."""
-    for each in world.switches:
-        if switch in (each.name, "all"):
-            each.reboot(silent_s)
+    backs = [each.reboot(silent_s) for each in world.switches if switch in (each.name, "all")]
     lift = world.network.lay("cut", *(named(paths) if paths else ()))
     world.at(silent_s, lift)
-    return lift
+    return every([*backs, lift])
 
 
 @fault("switch", switch=SWITCHES)

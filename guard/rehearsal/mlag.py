@@ -88,17 +88,22 @@ class Switch:
             mlag_role=self.mlag_role,
         )
 
-    def reboot(self, silent_s: float) -> None:
-        """It is gone for a while and counts everything anew."""
+    def reboot(self, silent_s: float) -> Callable[[], None]:
+        """It is gone for a while, until the result is called at the latest, and counts everything anew."""
         self.answers = False
         self.changed("restarts")
+        down = [True]
 
         def back() -> None:
+            if not down:
+                return
+            down.clear()
             self.answers, self.boots, self.up_since = True, self.boots + 1, self.world.now
             self.topology_changes = 0
             self.changed("answers again")
 
         self.world.at(silent_s, back)
+        return back
 
     def changed(self, text: str) -> None:
         self.world.tell(self.name, text)

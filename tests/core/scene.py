@@ -38,7 +38,7 @@ def frozen_primary(seed: int = 1) -> World:
     """A is cut from its peer and from the arbiter; its handler waits for a right."""
     world = whole_pair(seed)
     world.network.cut(PAIR, BUS_A)
-    assert world.until(lambda: bool(guard_of(world, "A").handlers), 15)
+    assert world.until(lambda: bool(guard_of(world, "A").handlers), 15, step_s=0.01)  # it may be shot soon after
     return world
 
 
@@ -68,6 +68,6 @@ def of(effects: tuple[Effect, ...], kind: type) -> list:
 
 
 def said_by(world: World, name: str, **changed: object) -> Evidence:
-    """The latest testimony of a node as the arbiter keeps it."""
+    """The latest testimony of a node as the arbiter keeps it, but that its peer has left the membership."""
     assert world.arbiter.kept is not None
-    return replace(world.arbiter.kept.testimony[name].evidence, **changed)  # type: ignore[arg-type]
+    return replace(world.arbiter.kept.testimony[name].evidence, **{"peer_member": False, **changed})  # type: ignore[arg-type]

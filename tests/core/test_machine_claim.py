@@ -69,6 +69,8 @@ def test_a_guard_whose_peer_won_claims_nothing() -> None:
     now = world.nodes["B"].local()
     guard = guard_of(world, "B")
     register = replace(guard.ack.register, winner="A")
+    assert obstacle(Turn(guard, now), "fence")[0] == "target-is-member"
+    guard = replace(guard, members=replace(guard.members, peer_member=False))
     assert obstacle(Turn(guard, now), "fence") is None
     guard = replace(guard, ack=replace(guard.ack, register=register))
     assert obstacle(Turn(guard, now), "fence")[0] == "peer-won"
@@ -76,6 +78,21 @@ def test_a_guard_whose_peer_won_claims_nothing() -> None:
 
 def view_of(version, store="store-1"):
     return RegisterView(store, 1, None, (), None, version, "A")
+
+
+def test_a_silent_member_is_not_dead() -> None:
+    """S2: Pacemaker also asks for a healthy member (a failed monitor); a few lost messages make it look silent."""
+    said = offer_from(attested_pair(), "B")
+    for member, purpose, further in (
+        (False, "fence", "commit"),
+        (True, "fence", "no"),
+        (None, "fence", "no"),
+        (True, "alone", "commit"),
+    ):
+        offer = replace(said, candidate=replace(said.candidate, peer_member=member))
+        assert claim.rule(claim.bundle_of(offer, 0.0), purpose, POLICY, cold=False).next == further
+        known = claim.member(claim.bundle_of(offer, 0.0))
+        assert (known is None) is (member is False)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +104,11 @@ def test_another_store_or_an_older_register_is_believed_by_nobody(view, doubted)
     world = whole_pair()
     now = world.nodes["B"].local()
     guard = guard_of(world, "B")
-    guard = replace(guard, memory=replace(guard.memory, version=9))
+    guard = replace(
+        guard,
+        memory=replace(guard.memory, version=9),
+        members=replace(guard.members, peer_member=False),
+    )
     ack = BeatAck(now, view, None, (), 0.1, None, None, False)
     after_it, _ = run(guard, Heard("arbiter", ack), now)
     assert after_it.store_doubted is doubted

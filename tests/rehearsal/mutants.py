@@ -660,4 +660,18 @@ MUTANTS = (
         'whole(guard) is None and turn.every("unbar", 30.0):',
         STORY + "[words_closed]",
     ),
+    Mutant(
+        "S2 a member of the candidate's own membership is not dead",
+        "guard/core/claim.py",
+        "    if bundle.target_yielded or bundle.candidate.peer_member is False:",
+        "    if bundle.target_yielded or bundle.candidate.peer_member is not None:",
+        CLAIM + "test_a_silent_member_is_not_dead",
+    ),
+    Mutant(
+        "S6 a memory that is older than the win hands nothing back",
+        "guard/core/close.py",
+        "    if ack.register.version != guard.memory.won and (guard.met is None or ack.register.version <= guard.met):",
+        "    if guard.met is None:",
+        "tests/rehearsal/test_findings.py::test_w2_a_rolled_back_journal_hands_no_win_back",
+    ),
 )

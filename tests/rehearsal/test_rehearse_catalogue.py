@@ -11,7 +11,7 @@ from guard.rehearsal.scenario import load, names
 from guard.rehearsal.site import Plan
 from tests.rehearsal.budget import quick
 
-ONCE_RED: dict[str, tuple[int, ...]] = {"upgrade-guards": (1008,)}
+ONCE_RED: dict[str, tuple[int, ...]] = {"upgrade-guards": (26, 1008), "secondary-death": (35, 20265)}
 """Seeds that broke something once; they stay for ever."""
 
 
