@@ -301,7 +301,15 @@ def stp_blocks(world: World, rng: Random, *, port: str = "portA", paths: str = "
 @fault("switch", switch=SWITCHES)
 def switch_silent(world: World, rng: Random, *, switch: str = "all") -> Undo:
     """A switch answers no poll."""
-    return every([instead(world, s, "answers", False) for s in world.switches if switch in (s.name, "all")])
+    hit = [each for each in world.switches if switch in (each.name, "all")]
+    for each in hit:
+        each.silent["dumb"] += 1
+
+    def end() -> None:
+        for each in hit:
+            each.silent["dumb"] -= 1
+
+    return end
 
 
 @fault("switch", switch=SWITCHES)

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from guard.core import disturbance
@@ -48,7 +49,7 @@ class Switch:
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
-        self.answers = True
+        self.silent: Counter[str] = Counter()  # why it does not answer, and how often over
         self.late_s = 0.0  # its answers come so much later
         self.topology_changes = 7
         self.boots = 1
@@ -60,6 +61,10 @@ class Switch:
         self.mlag_peer: Up | None = None
         self.mlag_peer_link: Up | None = None
         self.mlag_role: str | None = None
+
+    @property
+    def answers(self) -> bool:
+        return not self.silent.total()
 
     def sighting(self, at: Instant) -> SwitchSighting:
         if not self.answers:
@@ -90,7 +95,7 @@ class Switch:
 
     def reboot(self, silent_s: float) -> Callable[[], None]:
         """It is gone for a while, until the result is called at the latest, and counts everything anew."""
-        self.answers = False
+        self.silent["reboot"] += 1
         self.changed("restarts")
         down = [True]
 
@@ -98,7 +103,8 @@ class Switch:
             if not down:
                 return
             down.clear()
-            self.answers, self.boots, self.up_since = True, self.boots + 1, self.world.now
+            self.silent["reboot"] -= 1
+            self.boots, self.up_since = self.boots + 1, self.world.now
             self.topology_changes = 0
             self.changed("answers again")
 
@@ -135,7 +141,7 @@ class Mlag:
         self._deaths += 1
         death = self._deaths
         self.alive[victim] = False
-        self.switches[victim].answers = False
+        self.switches[victim].silent["agent"] = 1
         self.switches[victim].changed("its agent dies, its ports stay up")
         other = self.switches[1 - victim]
 
@@ -216,7 +222,8 @@ class Mlag:
         if not self.peer_link:
             self._link(True)
         for switch, role in zip(self.switches, ("primary", "secondary"), strict=True):
-            switch.answers, switch.mlag_peer, switch.mlag_role = True, Up.UP, role
+            switch.silent["agent"] = 0
+            switch.mlag_peer, switch.mlag_role = Up.UP, role
             switch.root = "8000.020000000001"
             switch.stp = dict.fromkeys(switch.stp, "forwarding")
             switch.changed("is one of an MLAG pair")
