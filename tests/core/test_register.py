@@ -16,10 +16,17 @@ WON: tuple[tuple[str | None, frozenset[Purpose], Basis | None], ...] = (
     (None, frozenset(), None),
     *product(NODES, USED, ("verdict", "person", "announced")),
 )
+
+
+def named(register: Register) -> str:
+    """The same in every process: a set has no order."""
+    return f"{register.winner}-{'+'.join(sorted(register.used)) or 'unused'}-{register.basis}"
+
+
 ALL = [Register(3, winner, used, basis, 7, "fs1a") for winner, used, basis in WON]
 
 
-@pytest.mark.parametrize("before", ALL, ids=str)
+@pytest.mark.parametrize("before", ALL, ids=named)
 def test_a_commit_names_the_first_winner_and_nobody_after_it(before: Register) -> None:
     """At its own version only; the winner may win again for more, the other never; every commit raises the version."""
     for version, winner, purpose in product((6, 7, 8), NODES, PURPOSES):
@@ -33,7 +40,7 @@ def test_a_commit_names_the_first_winner_and_nobody_after_it(before: Register) -
         assert after.basis == (before.basis or "verdict")
 
 
-@pytest.mark.parametrize("before", ALL, ids=str)
+@pytest.mark.parametrize("before", ALL, ids=named)
 def test_only_the_winner_ends_an_era_and_a_persons_win_is_not_handed_back(before: Register) -> None:
     """{era+1, none} at the version read, by the winner; never by the loser, nor from no winner."""
     for version, by, hand_back in product((6, 7, 8), NODES, (True, False)):

@@ -16,7 +16,7 @@ from guard.core.step import AskRelease
 from guard.rehearsal.checkers import Violation
 from guard.rehearsal.faults import FAULTS, PLANTED
 from guard.rehearsal.faulty import Arg
-from guard.rehearsal.mixture import KINDS, play
+from guard.rehearsal.mixture import play
 from guard.rehearsal.network import PAIR
 from guard.rehearsal.nodes import Cadence
 from guard.rehearsal.timeline import Timeline
@@ -484,15 +484,11 @@ def test_the_second_resource_is_looked_at_too() -> None:
         world.checkers.always()
 
 
-KNOWN = ("fence-asked", "journal-rolled-back")  # W1 and W2 of test_findings.py: until they are mended
-
-
 @pytest.mark.parametrize("part", range(4))
 def test_any_mixture_of_faults(part: int) -> None:
     """Several faults at once or one after the other keep every rule, and once healed the pair is whole."""
-    kinds = tuple(name for name in KINDS if name not in KNOWN)
     for seed in range(1 + 1000 * part, 16 + 1000 * part):
-        world, failure = play(seed, kinds)
+        world, failure = play(seed)
         assert failure is None, "\n".join((f"mixture seed {seed}", *world.story[-18:], str(failure)))
 
 
