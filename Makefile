@@ -12,13 +12,14 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz model lab demo rehearse verdict-table lock clean
+.PHONY: help setup needs lint test fuzz mutants model lab demo rehearse verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
 	@echo 'make test           setup, linters, types, import rules and all tests but the long lab cases'
 	@echo 'make lint           the same without the tests'
 	@echo 'make fuzz           SECONDS=600: coverage-guided fuzzing of every parser and message; goes on where it stopped'
+	@echo 'make mutants        tests/mutants.toml: each rule dropped in the code in turn; its test must go red'
 	@echo 'make model          the protocol as a Promela model: all states within large bounds, and each rule dropped in turn'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
@@ -58,6 +59,9 @@ test: lint
 SECONDS := 600
 fuzz: setup
 	nice -n 10 $(PY) -m tests.fuzz.run --seconds $(SECONDS) --out build/fuzz
+
+mutants: setup
+	$(PY) -m pytest -q tests/rehearsal/test_mutants.py
 
 model: setup
 	nice -n 10 $(PY) -m tests.model.run --out build/model

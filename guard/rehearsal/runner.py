@@ -210,6 +210,10 @@ def run(work: Work, workers: int) -> Iterator[Totals]:
 
 
 def _quiet() -> None:
-    """Ctrl-C reaches the whole process group: a worker then goes without a word, its parent says what was done."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
+    """Ctrl-C reaches the whole process group: a worker then goes without a word, its parent says what was done.
+
+    Unless it is ignored, as in a shell's background job: then the parent goes on, and needs its workers.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

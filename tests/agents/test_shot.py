@@ -353,6 +353,15 @@ async def test_no_smuggled_options(supervisor: Supervisor, delegate: Writer) -> 
 
 
 @pytest.mark.asyncio
+async def test_our_order_is_the_last_word(supervisor: Supervisor, delegate: Writer) -> None:
+    """S4: an agent takes the last value it reads: an option of that name changes neither action nor node."""
+    device = delegate('cat > "$0.read"', options={"action": "on", "nodename": "fs1a", "port": "7"})
+    await supervisor.fire(device, "off", "fs1b", "s1", None)
+    read = [line.partition("=") for line in (trace(device, ".read") or "").splitlines()]
+    assert {name: value for name, _, value in read} == {"action": "off", "nodename": "fs1b", "port": "7"}
+
+
+@pytest.mark.asyncio
 async def test_output_is_short_and_hides_secrets(supervisor: Supervisor, delegate: Writer) -> None:
     """The last 4 KiB of stderr are kept, endless output blocks nobody, and passwords are not in them."""
     device = delegate(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from guard.rehearsal.scenario import names
 
-QUICK = {"github-2012": 150, "rack-power": 20, "target-2018": 10}
-"""Runs that `make test` plays: 1,500 pair-freezes, 20, 10 and 60 seeds; about 85 s on one core."""
-QUICK_OTHERS = 60
+QUICK = {"github-2012": 60, "rack-power": 10, "target-2018": 6}
+"""Runs that `make test` plays: 600 rounds of freezes, 10, 6 and 30 seeds; about 40 s on one core."""
+QUICK_OTHERS = 30
 FULL = {"github-2012": 1000}
 """Runs that `make rehearse` plays: github-2012 has ten pair-freezes a run, so 10,000 of them."""
 FULL_OTHERS = 200

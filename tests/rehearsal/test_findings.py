@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from guard.core.arbiter import Gathering
+from guard.rehearsal.checkers import Violation
 from guard.rehearsal.network import PAIR
 from guard.rehearsal.world import World
 
@@ -73,3 +76,22 @@ def test_w3_a_late_gathering_does_not_displace_a_claim() -> None:
         world.arbiter.hear("A", replace(claim, nonce="0" * 32, purpose="fence", gather=True))
         world.run(5)
         assert world.counts["rights in time"] >= 1
+
+
+@pytest.mark.xfail(strict=True, raises=Violation, reason="W4: the loser outdates a resource that never was apart")
+def test_w4_the_loser_keeps_what_only_it_has() -> None:
+    """Two resources. Replication of r1 breaks and A goes on alone; r0 is connected all the time. Then A's disk of r0
+    fails, so that B alone has what is written there. After a power cut B's r0, the newest, must not be outdated."""
+    for seed in SEEDS:
+        world = World(seed, resources=2)
+        world.begin()
+        world.run(6)
+        world.volumes[1].broken = 1
+        assert world.until(lambda w=world: bool(w.grants), 15)
+        world.disks.fail_disk("A")
+        world.run(3)
+        for node in world.nodes.values():
+            node.power_off("a power cut")
+        world.volumes[1].broken = 0
+        world.disks.attach("A")
+        world.live_again()

@@ -6,13 +6,26 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("guard", "fencing", "tests/core", "tests/rehearsal", "tests/agents", "tests/witness", "tests/captures")
+
+
+class Mutant(NamedTuple):
+    drops: str  # the rule, in words
+    file: str
+    before: str
+    after: str
+    red: str  # test node that must fail
+
+
+MUTANTS = [Mutant(**each) for each in tomllib.loads((ROOT / "tests/mutants.toml").read_text())["mutant"]]
 AT_ONCE = 2
 SECONDS_MAX = 120.0
 
@@ -20,9 +33,9 @@ SECONDS_MAX = 120.0
 def copy_of(tmp_path: Path, name: str) -> Path:
     """The package and the tests that mutants name, never the working tree itself."""
     there = tmp_path / name
-    for folder in ("guard/core", "guard/rehearsal", "tests/core", "tests/rehearsal"):
+    for folder in FOLDERS:
         shutil.copytree(ROOT / folder, there / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "guard/__init__.py", there / "guard")
+    shutil.copy(ROOT / "pyproject.toml", there)
     return there
 
 
@@ -36,8 +49,6 @@ def run(there: Path, *nodes: str) -> subprocess.CompletedProcess[str]:
         "-x",
         "-p",
         "no:cacheprovider",
-        "-p",
-        "no:asyncio",
         "--rootdir",
         str(there),
         *nodes,
@@ -67,9 +78,16 @@ def test_the_unchanged_package_passes_what_kills_the_mutants(tmp_path: Path) -> 
 
 def test_every_mutant_dies(tmp_path: Path) -> None:
     """Each rule of the list is held by the test that it names."""
-    places = [copy_of(tmp_path, str(number)) for number in range(len(MUTANTS))]
+
+    def outcome(number: int) -> str | None:
+        there = copy_of(tmp_path, str(number))
+        try:
+            return survives(MUTANTS[number], there)
+        finally:
+            shutil.rmtree(there)
+
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        alive = [why for why in pool.map(survives, MUTANTS, places) if why is not None]
+        alive = [why for why in pool.map(outcome, range(len(MUTANTS))) if why is not None]
     assert alive == [], "\n\n".join(alive)
 
 

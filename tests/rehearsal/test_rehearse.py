@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +310,10 @@ def test_the_lists_name_scenarios_parameters_and_faults() -> None:
 def test_an_interruption_says_what_was_done(freeze: str, after_s: float) -> None:
     """Ctrl-C at any moment: exit 85, the runs that were done, no traceback; the workers are gone."""
     line = [sys.executable, "-m", "guard.cli.main", "rehearse", freeze, "--runs", "100000", "--workers", "2", "--json"]
-    ours = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job's child would ignore it
+    ours = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=heeds
+    )
     try:
         children = Path(f"/proc/{ours.pid}/task/{ours.pid}/children")
         while len(children.read_text().split()) < 3:  # both workers and multiprocessing's own tracker
@@ -325,6 +329,22 @@ def test_an_interruption_says_what_was_done(freeze: str, after_s: float) -> None
     assert result["interrupted"] is True
     assert result["runs"]["done"] < 100000
     assert result["guarded"]["units"] == 2 * result["runs"]["done"]
+
+
+def test_an_ignored_interruption_stops_nobody(freeze: str) -> None:
+    """A background job of a shell ignores Ctrl-C: parent and workers alike go on."""
+    line = [sys.executable, "-m", "guard.cli.main", "rehearse", freeze, "--runs", "40", "--workers", "2", "--json"]
+    deaf = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    ours = subprocess.Popen(line, stdout=subprocess.PIPE, start_new_session=True, preexec_fn=deaf)
+    try:
+        children = Path(f"/proc/{ours.pid}/task/{ours.pid}/children")
+        while len(children.read_text().split()) < 3:
+            time.sleep(0.01)
+        os.killpg(ours.pid, signal.SIGINT)
+        out, _ = ours.communicate(timeout=120)
+    finally:
+        ours.kill()
+    assert (ours.returncode, json.loads(out)["runs"]["done"]) == (0, 40)
 
 
 def test_a_bar_with_rate_and_eta_on_a_terminal_only(freeze: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +26,10 @@ from guard.core.messages import (
     Won,
 )
 from guard.core.policy import Policy
-from guard.errors import SettingsError, Unavailable
+from guard.errors import SettingsError, Unavailable, Unreadable
 from guard.ports import Delivery
 from guard.witness.loop import Arbiter
-from guard.witness.store import Store
+from guard.witness.store import Store, parse_kept, plain_kept
 from tests.adapters.bus_contract import until
 from tests.core.desk import evidence, statement
 from tests.daemon.stage import HandClock
@@ -234,3 +235,17 @@ async def test_what_is_kept_is_read_back_equal(tmp_path: Path) -> None:
     assert again.arbiter.cells["cell"].pairs == {"p0", "p1", "p2"}
     assert replace(before["p0"], inhibits={}) == before["p0"]
     again.store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_lacks_a_field_is_no_row(tmp_path: Path) -> None:
+    """S6: a field that is gone would read as its default, and an inhibit that is lost as none."""
+    court = Court(tmp_path)
+    await court.pairs(1)
+    text = plain_kept(court.arbiter.pairs["p0"].kept)
+    court.store.close()
+    assert parse_kept("p0", text, tmp_path).pair == "p0"
+    for field in json.loads(text):
+        rest = {name: value for name, value in json.loads(text).items() if name != field}
+        with pytest.raises(Unreadable):
+            parse_kept("p0", json.dumps(rest), tmp_path)
