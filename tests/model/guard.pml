@@ -95,9 +95,9 @@
 #endif
   :: d_step { conn && bad[i] && !div[j] && see[0] && see[1] -> bad[i] = 0; out[i] = 0 }
   :: d_step { WHOLE && prim[i] && right[i] == 0 && !SUSP(i) && !SUSP(j) && !(rw == i && ruA) && LUCKY ->
-     spend(); prim[i] = 0; prim[j] = 1;
+     spend(); prim[i] = 0; prim[j] = 1; SITS(j);
      if :: !M(MUT_OLDROLE) -> sg[i] = 0 :: else fi } /* switched over: its guard sees its own role at once */
-  :: d_step { WHOLE && !prim[0] && !prim[1] && !SUSP(i) && !(rw == j && ruA) -> prim[i] = 1 } /* started */
+  :: d_step { WHOLE && !prim[0] && !prim[1] && !SUSP(i) && !(rw == j && ruA) -> prim[i] = 1; SITS(i) } /* started */
   :: d_step { on[i] && !conn && prim[i] && !alone[i] && !SUSP(i) && rw == j -> prim[i] = 0 } /* the loser stops */
 #ifdef WITH_GATES
   :: d_step { on[i] && !conn && !see[i] && !gate[i] && !prim[i] && !SUSP(i) && view[i] == NONE && E1(i) ->

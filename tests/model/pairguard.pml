@@ -100,8 +100,10 @@ bit pers;
 bit chg;            /* a change is open */
 #ifdef WITH_HOLD
 #define NOTE_LIVE(i) wnl[i] = (gans[i] == LIVE)
+#define SITS(i) sat = i
 #else
 #define NOTE_LIVE(i) skip
+#define SITS(i) skip
 #endif
 #ifdef WITH_HOLD
 #define PRIMARY_NOW (prim[0] -> 0 : (prim[1] -> 1 : NONE))
@@ -111,6 +113,7 @@ bit chg;            /* a change is open */
 #define SPREAD_S3 ((alone[0] && (ACKS(1) || right[1] == ALONE)) || (alone[1] && (ACKS(0) || right[0] == ALONE)))
 bit stm[2];         /* at the arbiter: node i knows this hold and has no right to fence, no claim, no shot */
 bit kin[2];         /* node i has read this very inhibit */
+byte sat;           /* truth for S5: who was Primary when replication stood last */
 bit held;           /* truth for S5: somebody has read `held` */
 byte gw = NONE;     /* truth: who won the open era, while the arbiter's memory is lost */
 #define WON(i) (rw == i || (lost && gw == i))
@@ -252,7 +255,7 @@ inline hear_answer(i, j) {
 /* DRBD goes on without its peer. */
 inline go_on(i, j) {
 #ifdef WITH_HOLD
-  if :: held && !prim[i] && atp != i -> BROKEN(S5_promoted_while_held) :: else fi;
+  if :: held && !prim[i] && sat != i -> BROKEN(S5_promoted_while_held) :: else fi;
 #endif
   if :: div[j] -> BROKEN(S2_only_copy_left_behind) :: else fi;
   used[i] = 1; alone[i] = 1; prim[i] = 1
@@ -376,6 +379,7 @@ end:
      if :: right[1] == ALONE -> right[1] = 0; kept[1] = 0 :: else fi;
      if :: att[0] == ALONE && !M(MUT_CLAIMCONN) -> end_attempt(0) :: else fi;
      if :: att[1] == ALONE && !M(MUT_CLAIMCONN) -> end_attempt(1) :: else fi;
+     if :: prim[0] -> SITS(0) :: prim[1] -> SITS(1) :: else fi;
      if :: !M(MUT_OLDROLE) -> sg[0] = sg[0] && prim[0]; sg[1] = sg[1] && prim[1] :: else fi;
      if :: div[0] -> bad[1] = 1; cont[1] = 0 :: else fi;
      if :: div[1] -> bad[0] = 1; cont[0] = 0 :: else fi;
