@@ -62,7 +62,7 @@ MODELS = (
         ("GATES", "DISKS", "YIELD", "ANNOUNCED", "PERSON", "HOLD", "LOSS"),
         (1, 1),
         ((1, 1),),
-        deep=((2, 1), (1, 2)),
+        deep=((2, 1),),
     ),
 )
 
@@ -185,7 +185,7 @@ def search(
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_CPU, (cap, cap))
 
-    command = [str(pan.resolve()), "-E", "-w22", f"-m{DEPTH_MAX}"]
+    command = [str(pan.resolve()), "-E", "-w24" if "-compact" in pan.parent.name else "-w22", f"-m{DEPTH_MAX}"]
     done = subprocess.run(
         command, cwd=there, env=env, capture_output=True, text=True, check=False, preexec_fn=limit
     )  # fmt: skip
@@ -194,7 +194,9 @@ def search(
     broken = re.search(r"assertion violated\s+!\(?(S\d_\w+)\)?\s*\)? \(at depth (\d+)\)", text)
     cut_short = ("max search depth too small", "out of memory", "MEMLIM", "Search not completed")
     if states is None or (broken is None and any(words in text for words in cut_short)):
-        raise CannotRun(f"{name} of {pan.parent.name} at {bounds} was not searched to its end:\n{text[-800:]}")
+        raise CannotRun(
+            f"{name} of {pan.parent.name} at {bounds} was not searched to its end ({done.returncode}):\n{text[-800:]}"
+        )
     if broken is None and not re.search(r"errors: 0\b", text):
         raise CannotRun(f"{name} of {pan.parent.name} at {bounds} ended in no known way:\n{text[-800:]}")
     law, depth = (broken[1], int(broken[2])) if broken else (None, 0)
