@@ -8,7 +8,7 @@ corosync pacemaker pacemaker-cli-utils libxml2-utils
 fence-agents resource-agents openipmi ipmitool
 drbd-utils
 mosquitto snmpd snmp
-iproute2 procps openssl
+iproute2 procps openssl socat
 systemd
 spin gcc libc6-dev
 libcairo2 fonts-dejavu-core

@@ -14,11 +14,12 @@ from guard.core.messages import Basis, Purpose, RegisterView
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """`used` names the purposes for which the winner was given a right in this era."""
+    """`used` names the purposes for which the winner was given a right in this era, sorted: what is stored must read
+    back as it was written, and a set is written in another order by each process."""
 
     era: int
     winner: str | None
-    used: frozenset[Purpose]
+    used: tuple[Purpose, ...]
     basis: Basis | None
     version: int
     preferred: str
@@ -26,11 +27,10 @@ class Register:
     @classmethod
     def made(cls, preferred: str) -> Register:
         """The register as `pairguard init` makes it."""
-        return cls(era=1, winner=None, used=frozenset(), basis=None, version=1, preferred=preferred)
+        return cls(era=1, winner=None, used=(), basis=None, version=1, preferred=preferred)
 
     def view(self, store_id: str) -> RegisterView:
-        used = tuple(sorted(self.used))
-        return RegisterView(store_id, self.era, self.winner, used, self.basis, self.version, self.preferred)
+        return RegisterView(store_id, self.era, self.winner, self.used, self.basis, self.version, self.preferred)
 
 
 def commit(register: Register, *, version: int, winner: str, purpose: Purpose, basis: Basis) -> Register | None:
@@ -38,12 +38,12 @@ def commit(register: Register, *, version: int, winner: str, purpose: Purpose, b
     if version != register.version:
         return None
     if register.winner is None:
-        used: frozenset[Purpose] = frozenset((purpose,))
-        return replace(register, winner=winner, used=used, basis=basis, version=version + 1)
+        return replace(register, winner=winner, used=(purpose,), basis=basis, version=version + 1)
     if register.winner != winner:
         return None
     # Also a re-confirmation raises the version: a hand-back or a close that was sent before it then comes too late.
-    return replace(register, used=register.used | {purpose}, version=version + 1)
+    used = tuple(sorted({*register.used, purpose}))
+    return replace(register, used=used, version=version + 1)
 
 
 def end_era(register: Register, *, version: int, by: str, hand_back: bool) -> Register | None:
@@ -52,4 +52,4 @@ def end_era(register: Register, *, version: int, by: str, hand_back: bool) -> Re
         return None
     if hand_back and register.basis == "person":
         return None
-    return replace(register, era=register.era + 1, winner=None, used=frozenset(), basis=None, version=version + 1)
+    return replace(register, era=register.era + 1, winner=None, used=(), basis=None, version=version + 1)

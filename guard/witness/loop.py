@@ -123,7 +123,7 @@ class Arbiter:
         old = before.kept if before is not None else None
         if old is None or old.register != kept.register:
             r = kept.register
-            data = {"era": r.era, "winner": r.winner, "used": sorted(r.used), "basis": r.basis, "version": r.version}
+            data = {"era": r.era, "winner": r.winner, "used": list(r.used), "basis": r.basis, "version": r.version}
             self._emit(
                 "register", f"{kept.pair}: era {r.era}, winner {r.winner or 'none'}", {"pair": kept.pair, **data}
             )

@@ -47,7 +47,7 @@ def test_a_silent_target_of_the_attested_session_is_lost_to_its_peer() -> None:
     assert offer.target_age_s == pytest.approx(3.3, abs=0.2)
     won = desk.commit(B, "n1")
     assert won == Won("n1", 1, 2, "fence")
-    assert (desk.register.winner, desk.register.used, desk.register.basis) == (B, {"fence"}, "verdict")
+    assert (desk.register.winner, desk.register.used, desk.register.basis) == (B, ("fence",), "verdict")
     assert desk.pair.kept.last_fence is not None
     assert desk.pair.kept.last_fence.horizon_s == 75.0
 
@@ -344,7 +344,7 @@ def test_a_late_hand_back_does_not_undo_a_reconfirmation() -> None:
     assert again.version > first.version
     desk.beat(A)
     assert reason(desk.hear(B, late)[0][1]) == "stale-version"
-    assert (desk.register.winner, desk.register.used) == (B, {"alone", "fence"})
+    assert (desk.register.winner, desk.register.used) == (B, ("alone", "fence"))
 
 
 def test_a_hand_back_needs_a_living_peer_and_keeps_the_session_attested() -> None:

@@ -194,7 +194,7 @@ def test_an_era_ends_only_while_both_name_the_same_standing_session() -> None:
     """K4 as the arbiter sees it; a hand-back needs a living peer."""
     scene = Scene(cut=False)
     kept = scene.pair.kept
-    won = replace(kept.register, winner="A", used=frozenset({"alone"}), basis="verdict", version=5)
+    won = replace(kept.register, winner="A", used=("alone",), basis="verdict", version=5)
     scene.pair = replace(scene.pair, kept=replace(kept, register=won))
     assert scene.say("A", CloseEra("c", 5, "close", "another session"))[0].reason == "not-whole"
     assert scene.say("B", CloseEra("c", 5, "close", kept.session.name))[0].reason == "stale-version"

@@ -21,7 +21,7 @@ POLICY = Policy()
 
 def committed(guard, purpose, job, now, ago_s):
     sent = after(now, -ago_s)
-    return replace(guard, attempt=Attempt("n1", purpose, job, sent, committed=sent))
+    return replace(guard, attempt=Attempt("n1", purpose, job, sent, guard.halves.connects, committed=sent))
 
 
 @pytest.mark.parametrize(("ago_s", "codes"), [(0.5, [4]), (2.9, [4]), (3.2, [])])
@@ -234,8 +234,8 @@ def test_a_fresh_guard_is_barred_until_it_has_read_the_register() -> None:
 class TestRegister:
     """The register's own rules."""
 
-    none = Register(4, None, frozenset(), None, 7, "A")
-    ours = Register(4, "A", frozenset({"alone"}), "verdict", 8, "A")
+    none = Register(4, None, (), None, 7, "A")
+    ours = Register(4, "A", ("alone",), "verdict", 8, "A")
 
     def test_a_stale_version_writes_nothing(self) -> None:
         """Law 2."""
@@ -252,7 +252,7 @@ class TestRegister:
         again = commit(self.ours, version=8, winner="A", purpose="alone", basis="verdict")
         more = commit(self.ours, version=8, winner="A", purpose="fence", basis="verdict")
         assert (again.version, more.version) == (9, 9)
-        assert more.used == {"alone", "fence"}
+        assert more.used == ("alone", "fence")
 
     def test_only_the_winner_ends_an_era_and_a_persons_win_is_never_handed_back(self) -> None:
         """Law 3."""

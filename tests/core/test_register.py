@@ -11,16 +11,15 @@ from guard.core.register import Register, commit, end_era
 
 NODES = ("fs1a", "fs1b")
 PURPOSES: tuple[Purpose, ...] = ("fence", "alone")
-USED: tuple[frozenset[Purpose], ...] = tuple(map(frozenset, ((), ("fence",), ("alone",), ("fence", "alone"))))
-WON: tuple[tuple[str | None, frozenset[Purpose], Basis | None], ...] = (
-    (None, frozenset(), None),
+USED: tuple[tuple[Purpose, ...], ...] = ((), ("fence",), ("alone",), ("alone", "fence"))
+WON: tuple[tuple[str | None, tuple[Purpose, ...], Basis | None], ...] = (
+    (None, (), None),
     *product(NODES, USED, ("verdict", "person", "announced")),
 )
 
 
 def named(register: Register) -> str:
-    """The same in every process: a set has no order."""
-    return f"{register.winner}-{'+'.join(sorted(register.used)) or 'unused'}-{register.basis}"
+    return f"{register.winner}-{'+'.join(register.used) or 'unused'}-{register.basis}"
 
 
 ALL = [Register(3, winner, used, basis, 7, "fs1a") for winner, used, basis in WON]
@@ -36,7 +35,7 @@ def test_a_commit_names_the_first_winner_and_nobody_after_it(before: Register) -
             continue
         assert after is not None
         assert (after.era, after.version, after.winner, after.preferred) == (3, 8, winner, "fs1a")
-        assert after.used == before.used | {purpose}
+        assert after.used == tuple(sorted({*before.used, purpose}))
         assert after.basis == (before.basis or "verdict")
 
 
@@ -48,12 +47,12 @@ def test_only_the_winner_ends_an_era_and_a_persons_win_is_not_handed_back(before
         if version != 7 or before.winner != by or (hand_back and before.basis == "person"):
             assert after is None
         else:
-            assert after == Register(4, None, frozenset(), None, 8, "fs1a")
+            assert after == Register(4, None, (), None, 8, "fs1a")
 
 
 def test_init_makes_era_one_without_a_winner() -> None:
     """And what travels of it carries the store's name and a stable order of uses."""
     made = Register.made("fs1b")
-    assert made == Register(1, None, frozenset(), None, 1, "fs1b")
-    won = Register(2, "fs1b", frozenset(("fence", "alone")), "tie", 9, "fs1b").view("store-1")
+    assert made == Register(1, None, (), None, 1, "fs1b")
+    won = Register(2, "fs1b", ("alone", "fence"), "tie", 9, "fs1b").view("store-1")
     assert (won.store_id, won.used, won.winner, won.version) == ("store-1", ("alone", "fence"), "fs1b", 9)

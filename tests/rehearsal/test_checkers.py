@@ -35,7 +35,7 @@ def won(world: World, winner: str | None, *used: str) -> None:
     """Write the register behind everybody's back."""
     kept = world.arbiter.kept
     assert kept is not None
-    register = replace(kept.register, winner=winner, used=frozenset(used), version=kept.register.version + 1)
+    register = replace(kept.register, winner=winner, used=tuple(used), version=kept.register.version + 1)
     world.arbiter.kept = replace(kept, register=register)
 
 
@@ -165,7 +165,7 @@ def test_s6_effects_that_depend_on_what_is_not_durable(world) -> None:
 def test_s6_a_win_from_a_store_that_forgot(world) -> None:
     """S6: a node wins from another store, or from a register older than it has heard of."""
     one = Register(1, None, frozenset(), None, 1, "A")
-    two = replace(one, winner="A", used=frozenset({"alone"}), version=2)
+    two = replace(one, winner="A", used=("alone",), version=2)
     world.checkers.known["A"] = (world.arbiter.store_id, 5)
     breaks("S6", lambda: world.checkers.register_changed(one, two))
     world.checkers.known["A"] = ("another store", 1)
@@ -196,7 +196,7 @@ def test_service_a_serving_node_is_fenced(world) -> None:
     """SERVICE: a shot at a node that serves, is heard all along and did not yield; not at one that was silent."""
     world.run(6)
     one = Register(1, None, frozenset(), None, 1, "A")
-    two = replace(one, winner="B", used=frozenset({"fence"}), version=2)
+    two = replace(one, winner="B", used=("fence",), version=2)
     won(world, "B", "fence")
     world.checkers.intent_era = {"i1": 1}
     world.checkers.register_changed(one, two)

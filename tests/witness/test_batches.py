@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import collections.abc
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
-from dataclasses import replace
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -19,6 +23,7 @@ from guard.core.messages import (
     Claim,
     Closed,
     Commit,
+    Evidence,
     Init,
     Message,
     Offer,
@@ -26,6 +31,7 @@ from guard.core.messages import (
     Won,
 )
 from guard.core.policy import Policy
+from guard.core.register import Register, commit
 from guard.errors import SettingsError, Unavailable, Unreadable
 from guard.ports import Delivery
 from guard.witness.loop import Arbiter
@@ -249,3 +255,44 @@ async def test_a_row_that_lacks_a_field_is_no_row(tmp_path: Path) -> None:
         rest = {name: value for name, value in json.loads(text).items() if name != field}
         with pytest.raises(Unreadable):
             parse_kept("p0", json.dumps(rest), tmp_path)
+
+
+def _stored_types(kind: object) -> Iterator[object]:
+    """Every type that a stored row is made of."""
+    yield kind
+    inner = get_type_hints(kind).values() if isinstance(kind, type) and is_dataclass(kind) else get_args(kind)
+    for each in inner:
+        yield from _stored_types(each)
+
+
+def test_nothing_that_is_stored_has_an_order_of_its_process() -> None:
+    """S6: a set is written in the order of the process's own hashes. A register that was won for `alone` and `fence`
+    read as damaged to every second process, and the witness did not start again."""
+    found = [get_origin(kind) or kind for kind in _stored_types(Kept)]
+    assert Register in found
+    assert Evidence in found
+    assert not {set, frozenset, collections.abc.Set} & {kind for kind in found if isinstance(kind, type)}
+
+
+def test_a_register_won_for_both_purposes_is_read_by_every_process(tmp_path: Path) -> None:
+    """S6: what one process wrote, any other reads, whatever it is hashed with; also a row of the other order."""
+    register = commit(Register.made("a"), version=1, winner="a", purpose="fence", basis="verdict")
+    assert register is not None
+    register = commit(register, version=2, winner="a", purpose="alone", basis="verdict")
+    assert register is not None
+    text = plain_kept(Kept("p0", ("a", "b"), "cell", register))
+    rows = [text, text.replace('["alone","fence"]', '["fence","alone"]')]
+    assert rows[0] != rows[1]
+    code = (
+        "import sys; from pathlib import Path; from guard.witness.store import parse_kept\n"
+        "for row in sys.argv[1:]: print(sorted(parse_kept('p0', row, Path('store')).register.used))"
+    )
+    for seed in range(4):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *rows],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.splitlines() == ["['alone', 'fence']"] * 2
