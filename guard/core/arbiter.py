@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from guard.core import claim as judging
 from guard.core.attest import Session, Testimony, attested, was_primary
 from guard.core.instant import Instant, elapsed_s
-from guard.core.lastwords import with_last_words
+from guard.core.lastwords import with_attested_gate, with_last_words
 from guard.core.messages import (
     Answer,
     Ask,
@@ -481,6 +481,8 @@ def _bundle(pair: Pair, gathering: Gathering, now: Instant) -> judging.Bundle:
         target_yielded=gathering.answer is not None and gathering.answer.yielded,
         preferred_is_candidate=kept.register.preferred == gathering.candidate,
     )
+    if kept.register.winner is not None:
+        bundle = with_attested_gate(bundle, kept.register.era, kept.session, kept.words)
     return with_last_words(bundle, kept.register.era, kept.session, kept.words) if claim.cold else bundle
 
 
@@ -507,7 +509,7 @@ def _commit(pair: Pair, sender: str, message: Commit, now: Instant, site: Site, 
         if ruling.next != "commit":
             return no(ruling.reason, ruling.verdict.text)
         basis = ruling.basis
-    elif (doubt := judging.reconfirmed(bundle)) is not None:
+    elif (doubt := judging.reconfirmed(bundle, kept.register.basis)) is not None:
         return no(*doubt)
     elif message.purpose == "fence" and (alive := judging.member(bundle)) is not None:
         return no(*alive)
@@ -542,7 +544,7 @@ def _close(pair: Pair, sender: str, message: CloseEra, now: Instant, site: Site,
     session = kept.session
     if hand_back and session is not None and session.era == kept.register.era:
         session = replace(session, era=written.era)  # the attested session stays attested
-    pair = _keep(pair, register=written, session=session)
+    pair = replace(_keep(pair, register=written, session=session), gatherings={})  # gathered in the era that ended
     return pair, ((sender, Closed(message.nonce, written.view(site.store_id))),)
 
 

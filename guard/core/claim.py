@@ -106,12 +106,13 @@ def member(bundle: Bundle) -> tuple[str, str] | None:
     return "target-is-member", "the target is in one membership with the candidate: it is not dead"
 
 
-def reconfirmed(bundle: Bundle) -> tuple[str, str] | None:
-    """Why a win may not be used again now (reason, text), or None.
+def reconfirmed(bundle: Bundle, basis: Basis | None) -> tuple[str, str] | None:
+    """Why a win may not be used again now (reason, text), or None. `basis`: how the era was won.
 
     The decision stands, but only while the winner still has what it won with: a winner whose disk left UpToDate
     (connected, the loser may have been primary without it) or whose target is newer would fence the newest data.
-    After a cold start that was won a disk may be only Consistent: it met nobody since.
+    After a cold start that was won a disk may be only Consistent: it met nobody since. And a target that may write
+    alone may have done so since the win (V11 grants over an old disk without asking for a gate; it was resynced then).
     """
     mine = {r.resource: r for r in bundle.candidate.replicas}
     theirs = {r.resource: r for r in bundle.target.replicas} if bundle.target else {}
@@ -120,6 +121,9 @@ def reconfirmed(bundle: Bundle) -> tuple[str, str] | None:
         if replica.disk not in good or not replica.continuous:
             return "own-disk-discontinuous", f"own disk of {name} has not been UpToDate without a break since the win"
         other = theirs.get(name)
+        bound = bundle.target_yielded or basis in ("yield", "person")
+        if not bound and (other is None or other.gate is not True):
+            return "target-not-gated", f"the target's gate of {name} is not proven: alone, it may have written"
         if other is not None and relation(generations(replica), generations(other)) in (
             Relation.T_NEWER,
             Relation.DIVERGED,
@@ -178,6 +182,12 @@ def _with_yield(
     bundle: Bundle, verdict: Verdict, mine: ReplicaStatement, theirs: ReplicaStatement | None, order: AgeOrder
 ) -> Verdict:
     """What a yield that was given, or that may be asked for, makes of the verdict on a living target (law 5)."""
+    gateless = theirs is not None and theirs.gate is not True
+    if verdict.row == "V11" and theirs is not None and theirs.disk == Disk.DISKLESS.value and gateless:
+        if bundle.target_yielded:
+            return verdict
+        text = "a living target without its disk may attach it again and write alone: it must yield first"
+        return replace(verdict, result=Result.CONSENT, reason=f"{verdict.reason}-diskless", text=text)
     if verdict.row not in LIVING_PRIMARY:
         return after_yield(verdict, Disk(mine.disk)) if bundle.target_yielded else verdict
     proven = (

@@ -129,7 +129,8 @@ def begin(
 ) -> None:
     """Send a claim. The caller has asked `obstacle`, and no claim is under way."""
     nonce = turn.nonce()
-    attempt = Attempt(nonce, purpose, job, turn.now, want_yield=want_yield, cold=cold, releasing=releasing)
+    connects = turn.guard.halves.connects
+    attempt = Attempt(nonce, purpose, job, turn.now, connects, want_yield=want_yield, cold=cold, releasing=releasing)
     turn.put(attempt=attempt)
     turn.tell_arbiter(_claim(turn, nonce, purpose, want_yield=want_yield, off_twice=off_twice, cold=cold))
 
@@ -213,7 +214,7 @@ def consider(turn: Turn, *, ready: bool) -> None:
         if ruling.next != "commit":
             drop(turn, ruling.reason, ruling.verdict.text)
             return
-    elif (doubt := judging.reconfirmed(judging.bundle_of(offer, waited))) is not None:
+    elif (doubt := judging.reconfirmed(judging.bundle_of(offer, waited), register.basis)) is not None:
         drop(turn, *doubt)
         return
     elif attempt.dry:
@@ -319,7 +320,7 @@ def heard_won(turn: Turn, won: Won) -> None:
         era=won.era,
         version=won.version,
         committed=attempt.committed,
-        connects=guard.halves.connects,
+        connects=attempt.connects,
         job=attempt.job,
         cold=attempt.cold,
         releasing=attempt.releasing,

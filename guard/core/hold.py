@@ -49,7 +49,7 @@ def statement(turn: Turn) -> HoldStatement:
     no_fence = guard.right is None or guard.right.purpose != "fence"
     busy = any(job.stage in ("armed", "firing") for job in guard.agents)
     return HoldStatement(
-        inhibits=tuple(guard.memory.inhibits) + tuple(i.id for i in (guard.ack.inhibits if guard.ack else ())),
+        inhibits=tuple(_name(i) for i in (guard.ack.inhibits if guard.ack else ())),
         maintenance=guard.cluster.maintenance if guard.cluster is not None else None,
         no_fence_right=no_fence and not busy and (guard.attempt is None or guard.attempt.purpose != "fence"),
         drained=not undrained(guard, turn.now),
@@ -60,6 +60,12 @@ def statement(turn: Turn) -> HoldStatement:
         whole=whole(guard),
         unfit=unfit(turn),
     )
+
+
+def _name(listed: InhibitView) -> str:
+    """An inhibit as the arbiter lists it: a later one of the same id is another, and what was said of this one says
+    nothing of that. The moment is the arbiter's own."""
+    return f"{listed.id}@{listed.since_wall!r}"
 
 
 def _fresh(turn: Turn, *, without_hold: bool) -> bool | None:
@@ -91,7 +97,7 @@ def held(turn: Turn) -> bool:
         return False
     if ack.peer_heard_s > guard.policy.heard_s or not ack.inhibits:
         return False
-    stored = {i.id for i in ack.inhibits}
+    stored = {_name(i) for i in ack.inhibits}
     return all(
         bool(stored & set(side.inhibits))
         and side.maintenance is True
@@ -292,6 +298,8 @@ def lift(turn: Turn, *, everyones: bool = False) -> None:
     won by a claim). First the arbiter's list, repeated until it shows; then the property; `holding` ends last: a lost
     word then never leaves an inhibit that nobody lifts, nor brakes anew by an old list."""
     guard = turn.guard
+    if any(not i.ended and i.kind not in ("peer-alive", "storm") for i in inhibits(guard)):
+        return  # it came after the last look: between the commit of a releasing claim and its win, for example
     theirs = {i.id for i in guard.ack.inhibits} if guard.ack is not None else set()
     listed = False
     for inhibit in inhibits(guard):

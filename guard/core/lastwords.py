@@ -13,6 +13,7 @@ from dataclasses import replace
 
 from guard.core.attest import Session, Testimony, generations
 from guard.core.claim import Bundle
+from guard.core.evidence import Role
 from guard.core.instant import elapsed_s
 from guard.core.messages import Evidence
 from guard.core.writes import Relation, relation
@@ -42,6 +43,21 @@ def with_last_words(bundle: Bundle, era: int, session: Session | None, words: Ma
         target=_aged(target, theirs, elapsed_s(theirs.at, latest)),
         target_age_s=bundle.candidate_age_s,
     )
+
+
+def with_attested_gate(bundle: Bundle, era: int, session: Session | None, words: Mapping[str, Testimony]) -> Bundle:
+    """E4, "no later sign to the contrary": a target whose resource is down shows no gate (None), so the one that it
+    attested counts. Only for a win that is used again, of a target that is primary of nothing by its own words."""
+    target = bundle.target
+    last = words.get(target.node) if target is not None else None
+    if target is None or last is None or session is None or (session.era, session.name) != (era, last.evidence.session):
+        return bundle
+    attested = {r.resource: r.gate for r in last.evidence.replicas}
+    replicas = tuple(
+        replace(r, gate=attested.get(r.resource)) if r.gate is None and r.role == Role.SECONDARY.value else r
+        for r in target.replicas
+    )
+    return replace(bundle, target=replace(target, replicas=replicas))
 
 
 def _aged(said: Evidence, words: Testimony, older_s: float) -> Evidence:

@@ -64,7 +64,7 @@ class InhibitView:
 class HoldStatement:
     """What one guard can prove of its own side of a hold."""
 
-    inhibits: tuple[str, ...]  # ids that are durable at this guard
+    inhibits: tuple[str, ...]  # id@since of each in the arbiter's list, as this guard read it last
     maintenance: bool | None  # effective cluster-wide property in this node's own view
     no_fence_right: bool
     drained: bool

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from guard.core import hold
 from guard.core.claiming import begin, consider, drop, obstacle
-from guard.core.evidence import Link, Power, Role
+from guard.core.evidence import Disk, Link, Power, Role
 from guard.core.instant import Instant, after
 from guard.core.messages import Purpose
 from guard.core.step import (
@@ -149,17 +149,29 @@ def reconsider(turn: Turn, event: Reconsider) -> None:
     intent, job = _intent(turn.guard, event.intent), _job_of(turn.guard, event.intent)
     if intent is None or intent.spawned or job is None:
         return
-    late = turn.now > intent.start_by
-    stopped = inhibits(turn.guard) or turn.guard.memory.holding or turn.guard.closing is not None
-    if late or stopped:
+    why = _too_late(turn, intent)
+    if why is not None:
         turn.remember(intents=tuple(i for i in turn.guard.memory.intents if i.id != intent.id))
-        why = "start_by has passed" if late else "an inhibit came before the shot"
         _update(turn, replace(job, stage="wait", intent=None, said=why))
         turn.note("shot-abandoned", f"nothing was sent to the fence device of {intent.target}: {why}")
         return
     _set_intent(turn, replace(intent, spawned=True))
     _update(turn, replace(job, stage="firing"))
     turn.do(Fire(intent.id, "off", intent.target, intent.start_by))
+
+
+def _too_late(turn: Turn, intent: Intent) -> str | None:
+    """Why nothing may be sent any more, or None: what the claim rested on is looked at once more."""
+    guard = turn.guard
+    if turn.now > intent.start_by:
+        return "start_by has passed"
+    if inhibits(guard) or guard.memory.holding or guard.closing is not None:
+        return "an inhibit came before the shot"
+    good = (Disk.UP_TO_DATE, Disk.CONSISTENT)
+    replicas = guard.volumes.replicas if guard.volumes is not None else ()
+    if not replicas or any(r.disk not in good for r in replicas):
+        return "the own disk is not readable and good any more"
+    return None
 
 
 def shot_ended(turn: Turn, event: ShotEnded) -> None:

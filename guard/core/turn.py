@@ -39,6 +39,7 @@ class Attempt:
     purpose: Purpose
     job: str | None  # who asked: an agent or handler request; None = the guard itself (cold start, release)
     sent: Instant
+    connects: int = 0  # the disconnection it was made in
     gather: bool = False
     want_yield: bool = False
     cold: bool = False

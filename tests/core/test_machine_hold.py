@@ -208,10 +208,16 @@ def test_held_needs_both_sides_and_the_arbiter() -> None:
     guard, now = settled()
     found = tuple(guard.memory.inhibits.values())
     peer = replace(
-        guard.ack.peer_hold, inhibits=tuple(i.id for i in found), no_fence_right=True, drained=True, harmless=True
+        guard.ack.peer_hold,
+        inhibits=tuple(f"{i.id}@{i.since_wall!r}" for i in found),
+        no_fence_right=True,
+        drained=True,
+        harmless=True,
     )
     guard = replace(guard, ack=replace(guard.ack, inhibits=found, peer_hold=peer))
     assert hold.held(Turn(guard, now))
+    later = tuple(replace(i, since_wall=i.since_wall + 1.0) for i in found)  # the same id, another hold
+    assert not hold.held(Turn(replace(guard, ack=replace(guard.ack, inhibits=later)), now))
     for changed in ({"maintenance": None}, {"drained": False}, {"no_fence_right": False}, {"harmless": None}):
         ack = replace(guard.ack, peer_hold=replace(peer, **changed))
         assert not hold.held(Turn(replace(guard, ack=ack), now))

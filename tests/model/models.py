@@ -134,10 +134,10 @@ def missing() -> list[str]:
     return [name for name in NEEDED if shutil.which(name) is None]
 
 
-def trace(there: Path, seed: int, lacks: int, *flags: str, steps: int = 20_000) -> list[list[str]]:
+def trace(there: Path, seed: int, *flags: str, steps: int = 20_000) -> list[list[str]]:
     """The protocol's events in one random walk of the model, as words."""
     features = ("-DTRACE", "-DNO_SIGNS", "-DWITH_GATES", "-DWITH_YIELD", "-DWITH_DISKS", "-DWITH_HOLD")
-    flat(there, *features, f"-DLACKS={lacks}", *flags)
+    flat(there, *features, *flags)
     done = subprocess.run(
         ["spin", "-T", f"-n{seed}", f"-u{steps}", "flat.pml"], cwd=there, capture_output=True, text=True, check=False
     )  # fmt: skip

@@ -23,14 +23,7 @@ byte mut = MUTANT;
 byte calm = CALM;
 #define CHOOSE_MUTANT skip
 #endif
-#ifndef LACKS
-#define LACKS 0      /* rules that the shipped arbiter lacks, one bit each: traces are walked without them */
-#endif
-#if LACKS
-#define M(x) (mut == x || (x < 31 && ((LACKS >> (x)) & 1)))
-#else
 #define M(x) (mut == x)
-#endif
 
 #define MUT_NODRAIN 1          /* closes though its shot has not drained */
 #define MUT_KEEPRIGHT 2        /* K2 leaves the right */

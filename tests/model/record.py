@@ -14,6 +14,7 @@ from pathlib import Path
 from guard.core import arbiter
 from guard.core.arbiter import PEER_ALIVE, Pair, Sends
 from guard.core.attest import generations
+from guard.core.evidence import Role
 from guard.core.messages import Answer, Attest, Claim, Closed, CloseEra, Commit, Evidence, Message, Offer, Won
 from guard.core.writes import Relation, relation
 from guard.rehearsal.scenarios import play
@@ -79,8 +80,7 @@ class Recorder:
         for i, node in enumerate(after.kept.nodes):
             said = after.kept.testimony.get(node)
             if said is not None:
-                closed = bool(said.evidence.replicas) and all(r.gate is True for r in said.evidence.replicas)
-                self.lines.append(f"  gate[{i}] = {int(closed)};")
+                self.lines.append(f"  gate[{i}] = {int(_gated(after, node))};")
         if new is None or new == old:
             return
         primary = after.kept.nodes.index(new.primaries[0]) if len(new.primaries) == 1 else 2
@@ -152,6 +152,19 @@ class Recorder:
         self.lines += [f"  assert({may}); a_end({int(hand_back)});", "  assert(rw == 2);"]
 
 
+def _gated(pair: Pair, node: str) -> bool:
+    """What the node says of its gate; where its resource is down and shows none, what it attested in this session."""
+    kept = pair.kept
+    said, words = kept.testimony[node].evidence, kept.words.get(node)
+    now = (kept.register.era, words.evidence.session if words is not None else None)
+    tied = kept.session is not None and (kept.session.era, kept.session.name) == now
+    attested = {r.resource: r.gate for r in words.evidence.replicas} if words is not None and tied else {}
+    gates = [
+        attested.get(r.resource) if r.gate is None and r.role == Role.SECONDARY.value else r.gate for r in said.replicas
+    ]
+    return bool(gates) and all(gate is True for gate in gates)
+
+
 def _primary(evidence: Evidence) -> bool:
     return any(r.role == "primary" for r in evidence.replicas)
 
@@ -186,7 +199,7 @@ def record(story: Callable[[World], None], seeds: range, recorder: Recorder) -> 
             play(story, seed)
 
 
-def taken(recorder: Recorder, there: Path, lacks: int) -> str | None:
+def taken(recorder: Recorder, there: Path) -> str | None:
     """None: the model can take the whole run; else what spin says of the first step that it cannot."""
     there.mkdir(parents=True, exist_ok=True)
     # one statement a procedure is what spin reads fast; the run is cut into pieces
@@ -198,7 +211,7 @@ def taken(recorder: Recorder, there: Path, lacks: int) -> str | None:
         encoding="utf-8",
     )
     flat = subprocess.run(
-        ["cpp", "-P", "-DTRACE", f"-DLACKS={lacks}", "run.pml", "-o", "flat.pml"],
+        ["cpp", "-P", "-DTRACE", "run.pml", "-o", "flat.pml"],
         cwd=there, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if flat.returncode != 0:

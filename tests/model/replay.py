@@ -1,7 +1,6 @@
 """One walk of the model, played to the shipped arbiter: every answer and every register must be the model's.
 
 The arbiter's clock stands still except for the gathering whose time comes, as the model's time is any time.
-Two rules may be missing in the shipped code and are then missing in the walk too (`lacks`).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from desk import GENERATION, evidence, statement  # tests/core: how a good node speaks
 
-from guard.core import arbiter, claim
+from guard.core import arbiter
 from guard.core.arbiter import Pair, Site
 from guard.core.instant import Instant, after
 from guard.core.messages import (
@@ -35,7 +34,6 @@ from guard.core.messages import (
     Won,
 )
 from guard.core.policy import Policy
-from tests.model.models import NUMBERS
 
 NODES = ("fs1a", "fs1b")
 PURPOSES = {1: "fence", 2: "alone"}
@@ -215,7 +213,7 @@ class Arbiter:
         era, version = self.pair.kept.register.era, self.pair.kept.register.version
         [said] = self.hear(i, CloseEra(self.nonce(), version, how, session))  # type: ignore[arg-type]
         now = self.pair.kept.register
-        if not isinstance(said, Closed) or (now.era, now.winner, now.used) != (era + 1, None, frozenset()):
+        if not isinstance(said, Closed) or (now.era, now.winner, now.used) != (era + 1, None, ()):
             raise Differs(f"the model ends the era by {how}, the code says {said}")
 
     def on_close(self, i: int) -> None:
@@ -258,21 +256,3 @@ class Arbiter:
         if pair.kept.register != self.pair.kept.register or not all(isinstance(said, Refused) for _, said in sends):
             raise Differs(f"{message} must be refused, the code says {sends}")
         self.probed += 1
-
-
-def lacks() -> int:
-    """Rules of the model that the shipped arbiter does not have, as bits; asked from the code itself."""
-    found = 0
-    gateless = claim.Bundle(
-        evidence(NODES[0], connected=False), 1.0, evidence(NODES[1], gate=False), "silent", 1.0, False, True
-    )
-    if claim.reconfirmed(gateless) is None:
-        found |= 1 << NUMBERS["regate"]
-    desk = Arbiter()
-    desk.on_attest(0)
-    desk.play([["say-claim", "0", "1"], ["claim", "0", "1", "2", "0", "1", "1", "1"], ["offer", "0", "1"]])
-    desk.play([["say-commit", "0"], ["commit", "0", "2", "1"], ["say-claim", "0", "1"]])
-    desk.play([["claim", "0", "1", "2", "0", "1", "1", "1"], ["handback", "0"]])
-    if desk.pair.gatherings:
-        found |= 1 << NUMBERS["oldgather"]
-    return found

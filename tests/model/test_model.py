@@ -11,7 +11,7 @@ from guard.rehearsal.fuzz import fuzz, fuzz_shots
 from guard.rehearsal.scenarios import STORIES
 from tests.model.models import HERE, MODELS, NUMBERS, WRONG, build, missing, search, trace
 from tests.model.record import Recorder, record, taken
-from tests.model.replay import Arbiter, Differs, lacks
+from tests.model.replay import Arbiter, Differs
 
 WALKS = 24
 STORY_SEEDS = range(1, 5)
@@ -49,16 +49,16 @@ def test_every_wrong_model_is_tried() -> None:
 # ------------------------------------------------------------------ model and code
 
 
-def walk(there: Path, seed: int, lacking: int, *flags: str) -> list[list[str]]:
-    return trace(there, seed, lacking, *(["-DCALM=1"] if seed % 2 else []), *flags)
+def walk(there: Path, seed: int, *flags: str) -> list[list[str]]:
+    return trace(there, seed, *(["-DCALM=1"] if seed % 2 else []), *flags)
 
 
 def test_the_code_takes_every_walk_of_the_model(tmp_path) -> None:
     """Claims, answers, offers, commits, closes, hand-backs, restarts, promises: the same answers and registers."""
-    lacking, counts, probed = lacks(), dict[str, int](), 0
+    counts, probed = dict[str, int](), 0
     for seed in range(1, WALKS + 1):
         arbiter = Arbiter()
-        arbiter.play(walk(tmp_path, seed, lacking))
+        arbiter.play(walk(tmp_path, seed))
         probed += arbiter.probed
         for kind, count in arbiter.counts.items():
             counts[kind] = counts.get(kind, 0) + count
@@ -73,7 +73,7 @@ def test_a_walk_of_a_wrong_model_is_not_taken(name, tmp_path) -> None:
 
     def differs(seed: int) -> bool:
         try:
-            Arbiter().play(walk(tmp_path, seed, lacks(), f"-DMUTANT={NUMBERS[name]}"))
+            Arbiter().play(walk(tmp_path, seed, f"-DMUTANT={NUMBERS[name]}"))
         except Differs:
             return True
         return False
@@ -93,7 +93,7 @@ def told() -> Recorder:
 
 def test_the_model_takes_every_rehearsed_run(told, tmp_path) -> None:
     """What the shipped arbiter wrote in the rehearsed world, a write at a time, the model may write too."""
-    assert taken(told, tmp_path, lacks()) is None
+    assert taken(told, tmp_path) is None
     least = {"claims": 100, "wins": 30, "reconfirmed": 20, "closes": 20}
     assert {kind: told.counts[kind] for kind, count in least.items() if told.counts[kind] < count} == {}
 
@@ -104,6 +104,6 @@ def test_a_run_that_the_model_cannot_take_is_noticed(told, part, instead, tmp_pa
     planted = Recorder()
     planted.lines = [line.replace(part, instead) for line in told.lines]
     assert planted.lines != told.lines
-    said = taken(planted, tmp_path, lacks())
+    said = taken(planted, tmp_path)
     assert said is not None
     assert "assert" in said
