@@ -37,9 +37,7 @@ def saw_volumes(turn: Turn, volumes: Volumes) -> None:
         _lost(turn)
     kept = turn.guard.memory.session
     if now and kept is not None and kept.primary and not primary(turn.guard):
-        turn.remember(
-            session=replace(kept, primary=False)
-        )  # switched over: from here on the peer may be the sitting one
+        turn.remember(session=replace(kept, primary=False))  # switched over: from here on the peer may be sitting
     if now and (not before or volumes.gap):
         turn.put(halves=turn.guard.halves.connected(turn.nonce()), ever_connected=True)
         turn.soon("half")

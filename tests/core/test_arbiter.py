@@ -661,3 +661,37 @@ def test_commit_without_any_offer_is_stale() -> None:
     desk.claim(A, "g", gather=True)
     desk.wait(1.5)
     assert reason(desk.commit(A, "g")) == "stale-offer"
+
+
+def test_what_was_gathered_ends_with_its_era() -> None:
+    """S2: a yield given in one era binds nobody in the next; an offer on it would fence who may write again."""
+    desk = Desk().whole()
+    desk.wait(3.0, B)
+    won = desk.win(B, "n1", "alone")
+    desk.wait(3.0, B)
+    desk.claim(B, "n2", "fence", want_yield=True)
+    desk.beat(A)
+    assert isinstance(desk.hear(B, CloseEra("h", won.version, "hand-back", None))[0][1], Closed)
+    desk.answer(A, "n2", yielded=True, cluster="down")
+    assert [m for m in desk.wait(1.0) if isinstance(m, Offer)] == []
+    assert reason(desk.commit(B, "n2")) == "stale-offer"
+    assert desk.register.winner is None
+
+
+@pytest.mark.parametrize(
+    ("answered", "refused"),
+    [({"gate": None}, None), ({"gate": False}, "target-not-gated"), ({"gate": None, "role": "?"}, "target-not-gated")],
+)
+def test_a_loser_whose_resource_is_down_has_the_gate_that_it_attested(
+    answered: dict[str, object], refused: str | None
+) -> None:
+    """L1: booted, its DRBD is down and shows no gate; the attested one counts (E4: no later sign to the contrary)."""
+    desk = Desk().whole().cut()
+    desk.wait(3.0, A)
+    desk.win(A, "n1", "alone", role="primary")
+    desk.wait(3.0, A)
+    desk.claim(A, "n2", "alone", role="primary")
+    desk.answer(B, "n2", **answered)
+    desk.wait(1.0)
+    said = desk.commit(A, "n2", "alone")
+    assert isinstance(said, Won) if refused is None else reason(said) == refused

@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from guard.core.claim import Bundle, refusing, rule
-from guard.core.messages import InhibitView, Purpose
+from guard.core.claim import Bundle, reconfirmed, refusing, rule
+from guard.core.messages import Basis, InhibitView, Purpose
 from guard.core.policy import Policy
 from guard.core.verdict import Result
 from tests.core.desk import A, B, evidence, replica
@@ -170,3 +170,33 @@ def test_results_that_never_commit() -> None:
             ruling = rule(one, purpose, POLICY, cold=False)
             if ruling.verdict.result not in (Result.GRANT, Result.GRANT_COLD):
                 assert ruling.next != "commit"
+
+
+@pytest.mark.parametrize("gate", [False, None])
+def test_a_win_is_used_again_only_over_a_target_that_cannot_have_written_since(gate: bool | None) -> None:
+    """S2: V11 grants over a living gateless target; resynced, it may be primary and write alone once it is cut.
+
+    A target that is bound, by its yield or by a person's certificate, cannot; nor one whose gate is proven.
+    """
+    bound: tuple[Basis, ...] = ("yield", "person")
+    for basis in get_args(Basis):
+        assert reconfirmed(bundle(), basis) is None
+        doubt = reconfirmed(bundle(gate=gate), basis)
+        assert (doubt is None) is (basis in bound), basis
+        assert reconfirmed(replace(bundle(gate=gate), target_yielded=True), basis) is None
+        assert (reconfirmed(replace(bundle(), target=None), basis) is None) is (basis in bound)
+
+
+def test_a_living_target_without_its_disk_and_gate_must_yield_first() -> None:
+    """S2: V11 grants over a disk that is not current by its own words; a detached one may be attached again."""
+    for gate, role in product((False, None), ("secondary", "?")):
+        detached = bundle("live", role=role, disk="D", gate=gate)
+        if role == "secondary":
+            assert rule(detached, "alone", POLICY, cold=False).next == "want-yield"
+            assert rule(replace(detached, target_yielded=True), "alone", POLICY, cold=False).next == "commit"
+        else:
+            assert rule(detached, "alone", POLICY, cold=False).next != "commit"
+    for disk in ("O", "I"):
+        worse = bundle("live", role="secondary", disk=disk, gate=False)
+        assert rule(worse, "alone", POLICY, cold=False).next == "commit"
+    assert rule(bundle("live", role="secondary", disk="D"), "alone", POLICY, cold=False).next == "commit"

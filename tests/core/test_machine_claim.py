@@ -9,12 +9,24 @@ from scene import asked_to_fence, attested_pair, frozen_primary, guard_of, of, r
 
 from guard.core import claim
 from guard.core.claiming import obstacle
+from guard.core.evidence import Link, Role
 from guard.core.instant import after
 from guard.core.messages import Answer, Ask, BeatAck, NonceIs, Offer, RegisterView, Won
 from guard.core.policy import Policy
 from guard.core.register import Register, commit, end_era
-from guard.core.step import AnswerHandler, Heard, Persisted, Promise, Resumed, ResumeWrites, Send, SuspendWrites, Tick
-from guard.core.turn import Attempt, Turn
+from guard.core.step import (
+    AnswerHandler,
+    Heard,
+    Persisted,
+    Promise,
+    Resumed,
+    ResumeWrites,
+    SawVolumes,
+    Send,
+    SuspendWrites,
+    Tick,
+)
+from guard.core.turn import Attempt, Turn, sitting
 
 POLICY = Policy()
 
@@ -261,3 +273,32 @@ class TestRegister:
         person = replace(self.ours, basis="person")
         assert end_era(person, version=8, by="A", hand_back=True) is None
         assert end_era(person, version=8, by="A", hand_back=False).era == 5
+
+
+@pytest.mark.parametrize(("later", "codes"), [(0, [4]), (1, [])])
+def test_a_right_is_for_the_disconnection_that_its_claim_was_made_in(later, codes) -> None:
+    """S3: replication came back and broke again under the claim: what it was judged on is over."""
+    world = frozen_primary()
+    now = world.nodes["A"].local()
+    guard = guard_of(world, "A")
+    guard = committed(guard, "alone", guard.handlers[0].id, now, 0.5)
+    guard = replace(
+        guard,
+        memory=replace(guard.memory, inhibits={}, holding=False),
+        halves=replace(guard.halves, connects=guard.halves.connects + later),
+    )
+    _, effects = run(guard, Heard("arbiter", Won("n1", 1, 2, "alone")), now)
+    assert [e.code for e in of(effects, AnswerHandler)] == codes
+
+
+def test_who_switched_over_does_not_sit_any_more() -> None:
+    """S5: under a hold the sitting primary may go on alone; a node that is secondary by now would be promoted."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    assert guard.memory.session.primary
+    roles = tuple(replace(r, role=Role.SECONDARY) for r in guard.volumes.replicas)
+    after_it, _ = run(guard, SawVolumes(replace(guard.volumes, replicas=roles)), now)
+    assert not sitting(after_it)
+    cut = tuple(replace(r, role=Role.SECONDARY, link=Link.STANDALONE) for r in guard.volumes.replicas)
+    after_it, _ = run(guard, SawVolumes(replace(guard.volumes, replicas=cut)), now)
+    assert sitting(after_it), "cut, it was Primary in the attested session all the same"

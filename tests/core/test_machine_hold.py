@@ -14,7 +14,7 @@ from guard.core.evidence import Disk, Forecast, Up, unseen_cluster
 from guard.core.instant import Instant, after
 from guard.core.messages import InhibitView, LiftInhibit
 from guard.core.policy import Policy
-from guard.core.step import ClearHold, HoldWritten, OpenHold, SawVolumes, Send, SetHold, Tick
+from guard.core.step import ClearHold, HoldWritten, OpenHold, SawVolumes, Send, SetHold, Step, Tick
 from guard.core.turn import Turn, braked
 
 POLICY = Policy()
@@ -150,6 +150,19 @@ def test_a_release_lifts_no_disturbance_of_the_peer() -> None:
     _, effects = run(replace(guard, ack=replace(guard.ack, inhibits=others)), Tick(), now)
     lifted = [e.message.id for e in of(effects, Send) if isinstance(e.message, LiftInhibit)]
     assert sorted(lifted) == ["disturbance:A", "person:k"]
+
+
+def test_a_releasing_claim_that_was_won_lifts_nothing_while_an_inhibit_stands() -> None:
+    """S5: the network changed again between the commit and the win; its inhibit would be forgotten with the old one."""
+    guard, now = settled()
+    for standing in (DISTURBANCE, STANDING):
+        both = {**guard.memory.inhibits, standing.id: standing}
+        turn = Turn(replace(guard, memory=replace(guard.memory, inhibits=both)), now)
+        hold.lift(turn, everyones=True)
+        assert turn.step() == Step(None, ())
+    turn = Turn(guard, now)
+    hold.lift(turn, everyones=True)
+    assert of(turn.step().effects, ClearHold)
 
 
 def test_an_inhibit_that_comes_during_the_release_is_kept() -> None:

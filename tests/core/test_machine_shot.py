@@ -8,7 +8,7 @@ import pytest
 from scene import asked_to_fence, guard_of, of, run, whole_pair
 
 from guard.core import machine
-from guard.core.evidence import Power
+from guard.core.evidence import Disk, Power
 from guard.core.instant import after, elapsed_s
 from guard.core.messages import CloseAnswer, CloseAsk, CloseEra
 from guard.core.policy import Policy
@@ -63,6 +63,16 @@ def test_an_inhibit_in_the_last_moment_stops_the_shot() -> None:
     guard = replace(guard, memory=replace(guard.memory, holding=True))
     _, effects = run(guard, Reconsider("i1"), now)
     assert not of(effects, Fire)
+
+
+@pytest.mark.parametrize("disk", [Disk.INCONSISTENT, Disk.DISKLESS, Disk.UNKNOWN])
+def test_a_winner_that_lost_its_disk_in_the_last_moment_does_not_shoot(disk) -> None:
+    """S2: what the claim rested on is looked at once more; the target would be the only copy."""
+    guard, now = armed(asked_to_fence())
+    replicas = tuple(replace(r, disk=disk) for r in guard.volumes.replicas)
+    after_it, effects = run(replace(guard, volumes=replace(guard.volumes, replicas=replicas)), Reconsider("i1"), now)
+    assert not of(effects, Fire)
+    assert after_it.memory.intents == ()
 
 
 def test_a_client_that_left_is_not_shot_for() -> None:
