@@ -80,12 +80,13 @@ async def test_memory_is_durable_before_anything_is_said_or_done() -> None:
 
 
 def armed(**intent: Any) -> Stage:
-    """An intent that is durable, its request armed: the next look fires."""
+    """An intent that is durable, its request armed, the own disk good: the next look fires."""
     clock = HandClock()
     start_by = after(clock.now(), 3.0)
     made = Intent("i1", 1, 2, B, "boot-1", start_by, 75.0, **intent)
     job = AgentJob("j1", "off", B, clock.now(), after(clock.now(), 60.0), stage="armed", intent="i1")
-    stage = Stage(clock, agents=(job,))
+    replica = Replica("r0", Role.SECONDARY, Role.UNKNOWN, Disk.UP_TO_DATE, Disk.UNKNOWN, Link.CONNECTING)
+    stage = Stage(clock, agents=(job,), volumes=Volumes(clock.now(), (replica,)))
     stage.loop.guard = replace(stage.guard, memory=replace(stage.guard.memory, intents=(made,)))
     return stage
 
