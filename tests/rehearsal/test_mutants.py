@@ -14,7 +14,11 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("guard", "fencing", "tests/core", "tests/rehearsal", "tests/agents", "tests/witness", "tests/captures")
+FOLDERS = (
+    "guard",
+    "fencing",
+    *(f"tests/{part}" for part in ("core", "rehearsal", "agents", "witness", "captures", "model")),
+)
 
 
 class Mutant(NamedTuple):
