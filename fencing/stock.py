@@ -5,6 +5,7 @@ Not every agent is here. What is not here is unbounded: it needs a name in the s
 
 from __future__ import annotations
 
+import pwd
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from fencing.supervisor import LANG, PATH
 RMCP_PLUS_S = 75.0  # DESIGN.md section 4, Shot 6: a session ends 60 s +- 3 s after its last packet (IPMI 2.0)
 TCP_S = 120.0  # DESIGN.md section 4, Shot 6
 SNMPV3_S = 180.0  # the time window of 150 s (RFC 3414, 2.2.3) and clock error; DESIGN.md section 4, Shot 6
+CONTROLLER = "hacluster"  # the user of Pacemaker's controller (its systemd unit and packages)
 START_S_MAX = 20.0  # an agent prints its metadata in 0.3 s; the machine may be loaded
 
 LANPLUS_DEFAULT = {  # agents of fence_ipmilan, with their default of `lanplus` (their metadata, fence-agents 4.12)
@@ -101,10 +103,11 @@ def horizon_s(agent: str, options: Mapping[str, str]) -> float | None:
     return None
 
 
-def clash(agent: str = "fence_ipmilan") -> str | None:
-    """None if the stock agent starts in the environment that we give it; else what it said instead.
+def clash(agent: str = "fence_ipmilan", *, user: str | None = None) -> str | None:
+    """None if the agent starts in the environment that we give it; else what it said instead.
 
     Our package has the name of the library that stock agents import; found in its stead, every agent dies.
+    `user`: started as that user (only root can): Pacemaker's controller, no root, asks each agent for its metadata.
     """
     program = shutil.which(agent, path=PATH)
     if program is None:
@@ -119,9 +122,14 @@ def clash(agent: str = "fence_ipmilan") -> str | None:
             capture_output=True,
             timeout=START_S_MAX,
             check=False,
+            user=user,
+            group=None if user is None else pwd.getpwnam(user).pw_gid,
+            extra_groups=None if user is None else (),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{agent} does not start: {error}"
+    except KeyError:
+        return None  # this machine has no such user
     if ran.returncode == 0 and b"<resource-agent" in ran.stdout:
         return None
     lines = ran.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {ran.returncode}"]

@@ -14,6 +14,7 @@ from guard.cli.named import Fault
 from guard.core.evidence import GateFacts, PendingShot
 
 INFINITY = float("inf")
+OWN_AGENT = "fence_pairguard"
 _UNITS = {  # Pacemaker Explained, Time Duration / interval specifications
     "": 1.0, "s": 1.0, "sec": 1.0, "ms": 0.001, "msec": 0.001, "us": 1e-6, "usec": 1e-6,
     "m": 60.0, "min": 60.0, "h": 3600.0, "hr": 3600.0,

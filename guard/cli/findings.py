@@ -1,8 +1,7 @@
 """The traps that can silently defeat the guard, each a pure function of what was seen.
 
 Every finding says what, why it matters, the command that shows it and the one that mends it. A *trap* makes `check`
-end with 81; a *note* is to be known. Sources: the integration facts of Pacemaker, corosync, sbd and DRBD that DESIGN.md
-rests on (sections 4 to 8); a number in a text names where it comes from.
+end with 81; a *note* is to be known. Sources: DESIGN.md, sections 4 to 8; a number names where it comes from.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from guard.adapters.cib import BOOTSTRAP_SET, HOLD_SET, our_hold, purge_marks
 from guard.adapters.drbd_config import CONGESTION, FENCING, HANDLER, PROTOCOL, Section
-from guard.cli.facts import INFINITY, Cluster, Machine, Replicas, Sbd, seconds
+from guard.cli.facts import INFINITY, OWN_AGENT, Cluster, Machine, Replicas, Sbd, seconds
 from guard.cli.named import is_example
 from guard.cli.status import GATE_OFF
 from guard.core.evidence import GateFacts, PendingShot
@@ -399,11 +398,12 @@ def machine(seen: Machine) -> Iterator[Finding]:
 
 
 def agents(seen: Mapping[str, str | None]) -> Iterator[Finding]:
-    """Stock agents that do not start: our package may shadow the library that they import."""
-    for name, why in sorted(seen.items()):
-        if why is not None:
-            mend = "pairguard lives in a virtual environment of its own: no PYTHONPATH, no .pth file elsewhere"
-            yield Finding("agent-broken", "trap", "fencing", name, why, f"{name} -o metadata", mend)
+    """Agents that do not start: our package shadows the library of stock ones, or the controller may not read ours."""
+    for name, why in sorted((name, why) for name, why in seen.items() if why is not None):
+        show, mend = f"{name} -o metadata", "pairguard in a virtual environment of its own: no PYTHONPATH, no .pth"
+        if name == OWN_AGENT:  # Pacemaker's controller asks it for its metadata at each start, and hangs on a failure
+            show, mend = f"runuser -u hacluster -- {show}", "install it and its Python where everybody may read"
+        yield Finding("agent-broken", "trap", "fencing", name, why, show, mend)
 
 
 def keys(wrong: Iterable[str]) -> Iterator[Finding]:

@@ -129,7 +129,10 @@ async def _kernel(run: Runner, name: str) -> Section:
 async def _agents(settings: GuardSettings) -> dict[str, str | None]:
     names = sorted({fence.delegate for fence in settings.fence.values()})
     found = await asyncio.gather(*(asyncio.to_thread(stock.clash, name) for name in names))
-    return dict(zip(names, found, strict=True))
+    seen = dict(zip(names, found, strict=True))
+    if os.geteuid() == 0:  # nobody else may start a program as another user
+        seen[facts.OWN_AGENT] = await asyncio.to_thread(stock.clash, facts.OWN_AGENT, user=stock.CONTROLLER)
+    return seen
 
 
 def keys_of(keys: Keys, party: str, others: Iterable[str]) -> tuple[str, ...]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fencing.stock import RMCP_PLUS_S, SNMPV3_S, TCP_S, clash, horizon_s
+from fencing.stock import CONTROLLER, RMCP_PLUS_S, SNMPV3_S, TCP_S, clash, horizon_s
 
 ROOT = Path(__file__).parents[2]
 STOCK = Path("/usr/sbin/fence_ipmilan")
 needs_stock = pytest.mark.skipif(not STOCK.exists(), reason="needs fence-agents")
+HACLUSTER = CONTROLLER in {user.pw_name for user in pwd.getpwall()} and Path("/usr/bin/python3").exists()
 V3 = {"snmp_version": "3", "snmp_sec_level": "authPriv"}
 
 
@@ -54,6 +59,33 @@ def test_no_clash_here() -> None:
 def test_missing_agent_is_said() -> None:
     """An agent that is not installed is named."""
     assert clash("fence_of_nowhere") == "fence_of_nowhere is not installed"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read; pytest's own are for root alone."""
+    folder = Path(tempfile.mkdtemp(prefix="pairguard-agent."))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not HACLUSTER, reason="needs root, Pacemaker's user and the system's Python")
+def test_pacemakers_controller_can_ask_the_agent(open_folder: Path) -> None:
+    """It is no root: an agent below /root starts for us and not for it, and then it stands still for a minute."""
+    shutil.copytree(ROOT / "fencing", open_folder / "fencing", ignore=shutil.ignore_patterns("__pycache__"))
+    agent = open_folder / "fence_pairguard"
+    code = f"import sys; sys.path.insert(0, {str(open_folder)!r}); from fencing.agent import main; sys.exit(main())"
+    agent.write_text(f'#!/bin/sh\nexec /usr/bin/python3 -I -c {shlex.quote(code)} "$@"\n')
+    agent.chmod(0o755)
+    assert clash(str(agent)) is None
+    assert clash(str(agent), user=CONTROLLER) is None
+    (open_folder / "fencing").chmod(0o700)
+    assert clash(str(agent)) is None
+    said = clash(str(agent), user=CONTROLLER)
+    assert said is not None
+    assert "does not start" in said
 
 
 @needs_stock

@@ -18,7 +18,7 @@ from guard.adapters.drbd_config import Section, configured, gate_facts, parse_co
 from guard.adapters.process import Ran, Runner
 from guard.cli import facts, findings, ladder, looking, named
 from guard.cli.check import code_of, compared, looked, report, text_of
-from guard.cli.facts import Cluster, Facts, Machine, Replicas, Sbd, Unseen
+from guard.cli.facts import OWN_AGENT, Cluster, Facts, Machine, Replicas, Sbd, Unseen
 from guard.cli.findings import Finding
 from guard.cli.looking import Places
 from guard.cli.wiring import Loaded
@@ -498,6 +498,16 @@ async def test_a_trap_is_81(folder: Path) -> None:
     fits(text)
     assert "show: crm_attribute -t crm_config -n stonith-watchdog-timeout -G" in " ".join(text.split())
     assert "mend: crm_attribute -t crm_config -n stonith-watchdog-timeout -v 0" in " ".join(text.split())
+
+
+def test_an_agent_that_the_controller_may_not_run_is_a_trap() -> None:
+    """It is shown as the controller would see it; a stock agent that fails is another matter."""
+    both = {OWN_AGENT: "fence_pairguard does not start: Permission denied", "fence_ipmilan": "no", "fence_apc": None}
+    shown = {each.subject: (each.severity, each.show) for each in findings.agents(both)}
+    assert shown == {
+        "fence_ipmilan": ("trap", "fence_ipmilan -o metadata"),
+        OWN_AGENT: ("trap", "runuser -u hacluster -- fence_pairguard -o metadata"),
+    }
 
 
 @pytest.mark.asyncio

@@ -20,7 +20,7 @@ from tests.lab import guarded, story
 from tests.lab.demo import missing
 from tests.lab.fabric import FORWARD_DELAY_S_MIN, access_of
 from tests.lab.freeze import BlackHole, Flap, Freeze, Late, MlagFreeze, NodeLinks, StpFreeze
-from tests.lab.ground import TESTIFIED_S, Ground, Story, form
+from tests.lab.ground import PACEMAKER_LOG, TESTIFIED_S, Ground, Story, form
 from tests.lab.inside import asking, daemon_pids, delegates, tell
 from tests.lab.node import Node
 from tests.lab.plan import nodes_of
@@ -280,6 +280,8 @@ def boots_again(ground: Ground, told: Story) -> None:
     told.promise(f"nothing was sent against {other}", not ground.shots(other, at_s), ground.shots(other, at_s))
     after = (ground.state(other).get("register") or {}).get("era")
     told.promise("a new era began", isinstance(era, int) and after == era + 1, f"{era} -> {after}")
+    unasked = [n for n in (name, other) if "Failed to get metadata" in ground.site.nodes[n].read(PACEMAKER_LOG)]
+    told.promise("Pacemaker's controllers could ask the agent", not unasked, unasked)
     row = ground.row(pair, other, at_s)
     told.promise(f"{other} served throughout", row.service_stopped_s == 0, f"{row.service_stopped_s} s")
     clean(told, pair, row)

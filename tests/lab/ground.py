@@ -21,6 +21,7 @@ from tests.lab.space import LabFailed, boottime
 
 CALM_S_MAX = 150.0
 COROSYNC_LOG = "/var/log/corosync/corosync.log"
+PACEMAKER_LOG = "/var/log/pacemaker/pacemaker.log"
 TESTIFIED_S = 6.0  # a guard testifies every 5 s (policy.attest_s): without a known write age no death is certain
 STORM_APART_S = 31.0  # two pairs of three that lose a peer within 30 s are a storm (guard.core.policy.storm_window_s)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from tests.lab.cluster import Fence
 from tests.lab.fabric import AGGREGATION, access_of, address
 from tests.lab.node import Node, Service
 from tests.lab.record import Event
-from tests.lab.space import LabFailed, boottime
+from tests.lab.space import SYSTEM_PYTHON, LabFailed, boottime
 from tests.lab.switches import COMMUNITY
 
 if TYPE_CHECKING:
@@ -122,10 +123,16 @@ def fence(site: Site, target: str) -> Fence:
     return Fence("fence_pairguard", {"wait_s": str(timeout_s - 10), "pcmk_off_timeout": f"{timeout_s}s"})
 
 
-def programs() -> dict[str, list[str]]:
-    """What lies in each node's /usr/sbin: name → command."""
+def programs(readable: Path) -> dict[str, list[str]]:
+    """What lies in each node's /usr/sbin: name → command.
+
+    The agent is a copy in `readable`, run by the system's Python: Pacemaker's controller asks it for its metadata as
+    user hacluster, who may read neither our repository nor an interpreter below /root. A controller whose agent does
+    not start stood still for 35 s and more, and the node that had booted started nothing.
+    """
+    shutil.copytree(REPOSITORY / "fencing", readable / "fencing", ignore=shutil.ignore_patterns("__pycache__"))
     return {
-        "fence_pairguard": command("fencing.agent"),
+        "fence_pairguard": command("fencing.agent", python=SYSTEM_PYTHON, path=readable),
         "pairguardd": command("guard.daemon.main"),
         "pairguard": command("guard.cli.main"),
         "pairguard-fence-peer": command("fencing.fence_peer"),
@@ -199,7 +206,7 @@ def install(site: Site, node: Node) -> None:
     layer = site.space.work / "guarded-sbin"
     if not layer.is_dir():
         layer.mkdir()
-        for name, argv in programs().items():
+        for name, argv in programs(site.space.work / "agent").items():
             write_program(layer / name, argv)
     node.sbin_layers.append(layer)
     keys = _keys(site)
@@ -241,12 +248,10 @@ def trap_receivers(site: Site) -> list[str]:
     return [f"{_own_address(site, name)}:{TRAP_PORT}" for name in site.nodes]
 
 
-def command(module: str, function: str = "main") -> list[str]:
+def command(module: str, function: str = "main", *, python: str = sys.executable, path: Path = REPOSITORY) -> list[str]:
     """How a program of ours is started: this interpreter, with our repository on its path."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(REPOSITORY)!r}); from {module} import {function}; sys.exit({function}())"
-    )
-    return [sys.executable, "-I", "-c", code]
+    code = f"import sys; sys.path.insert(0, {str(path)!r}); from {module} import {function}; sys.exit({function}())"
+    return [python, "-I", "-c", code]
 
 
 def write_program(path: Path, argv: list[str]) -> None:
