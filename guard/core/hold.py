@@ -434,6 +434,8 @@ def leases(turn: Turn, elapsed: float) -> None:
             _lease_over(turn, inhibit)
 
 
-def flapping_replication(guard: Guard) -> bool:
-    """Replication broke three times in 60 s while the membership stands."""
-    return any(s.kind is SignKind.REPLICATION_FLAP for s in (*guard.network.open, *guard.network.recent[-3:]))
+def flapping_replication(guard: Guard, now: Instant) -> bool:
+    """Replication broke three times in 60 s while the membership stood, and the last time was within such a window."""
+    window_s = guard.sight.replication_window_s
+    flaps = (sign for sign in guard.network.recent if sign.kind is SignKind.REPLICATION_FLAP)
+    return any(elapsed_s(sign.at, now) <= window_s for sign in flaps)

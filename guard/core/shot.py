@@ -278,7 +278,7 @@ def _handler(turn: Turn, job: HandlerJob) -> None:
         return
     if guard.attempt is not None or (job.retry is not None and turn.now < job.retry):
         return
-    if hold.flapping_replication(guard) and turn.since(job.since) < guard.policy.replication_settle_s:
+    if hold.flapping_replication(guard, turn.now) and turn.since(job.since) < guard.policy.replication_settle_s:
         _say(turn, job, "replication is flapping: waiting for the reconnect first")
         return
     why = obstacle(turn, "alone")

@@ -48,6 +48,10 @@ L1_S = 1.5  # a right after asking, where the network is quiet and the evidence 
 CLEAR_S = 15.0  # whole for so long before a death: attested, and writes were sampled on both sides
 
 
+Era = tuple[str, int]
+"""Store and number: the eras of a new register begin anew."""
+
+
 @dataclass(frozen=True, slots=True)
 class Died:
     """A death that left nothing in doubt. `turns`: how often any path had changed by then; `starts`: of the witness."""
@@ -72,12 +76,13 @@ class Checkers:
     """One memory for all rules. Called by the world; raises `Violation`."""
 
     world: World
-    fenced: dict[int, set[str]] = field(default_factory=dict)  # S1: era -> nodes powered off by a guard's shot
+    fenced: dict[Era, set[str]] = field(default_factory=dict)  # S1: nodes powered off by a guard's shot
     intent_era: dict[str, int] = field(default_factory=dict)
-    alone: dict[int, set[str]] = field(default_factory=dict)  # S3: era -> nodes that were given 4 or 7
+    alone: dict[Era, set[str]] = field(default_factory=dict)  # S3: nodes that were given 4 or 7
     known: dict[str, tuple[str, int]] = field(default_factory=dict)  # S6: node -> (store, highest version) heard
     offers: dict[str, int] = field(default_factory=dict)  # S4: nonce -> world time of the delivery
     held: bool = False  # S5
+    held_at: int = -1  # world time since when, or of the last time it was
     sitting: frozenset[str] = frozenset()
     barred_by: set[tuple[str, str]] = field(default_factory=set)  # S7: (guard, node) constraints it set
     before: Guard | None = None
@@ -106,7 +111,7 @@ class Checkers:
         """DRBD took a 4 or 7."""
         world, era = self.world, self.world.arbiter.era
         register = world.arbiter.kept.register if world.arbiter.kept is not None else None
-        nodes = self.alone.setdefault(era, set())
+        nodes = self.alone.setdefault((world.arbiter.store_id, era), set())
         nodes.add(name)
         if len(nodes) > 1:
             raise Violation("S3", f"both nodes were let go on alone in era {era}")
@@ -318,7 +323,7 @@ class Checkers:
             return
         if self._serving(target):
             raise Violation("SERVICE", f"{target} was fenced though it served, was heard all along, never yielded")
-        nodes = self.fenced.setdefault(era, set())
+        nodes = self.fenced.setdefault((world.arbiter.store_id, era), set())
         nodes.add(target)
         world.fenced.append((by, target, era))
         if len(nodes) > 1:
@@ -374,6 +379,7 @@ class Checkers:
             guard = node.shell.guard
             if node.runs() and guard is not None and hold.stage(guard, Turn(guard, node.local())) == "held":
                 self.held = True
+                self.held_at = self.world.now
                 self.sitting = frozenset(
                     n for v in self.world.volumes for n, d in v.of.items() if d.role is Role.PRIMARY
                 )

@@ -11,6 +11,7 @@ import pytest
 
 from guard.core.arbiter import Gathering
 from guard.rehearsal.checkers import Violation
+from guard.rehearsal.faults import FAULTS
 from guard.rehearsal.network import PAIR
 from guard.rehearsal.world import World
 
@@ -95,3 +96,35 @@ def test_w4_the_loser_keeps_what_only_it_has() -> None:
         world.volumes[1].broken = 0
         world.disks.attach("A")
         world.live_again()
+
+
+def test_w5_a_flap_that_is_over_delays_no_handler() -> None:
+    """Replication flapped, the hold ended long ago, and then the primary dies in a quiet network: L1 holds."""
+    for seed in SEEDS:
+        world = World(seed)
+        world.begin()
+        FAULTS["replication-flaps"].inject(world, world.rng, times=4)
+        world.run(40)
+        assert world.noted("replication-lost") >= 3
+        world.heal_everything()
+        assert world.until(world.whole, 60)
+        world.run(100)
+        world.nodes["A"].power_off("its power supply died")
+        assert world.until(lambda w=world: w.serves("B"), 30)
+
+
+def test_w6_the_eras_of_a_new_register_are_others() -> None:
+    """The checkers' own mistake: after a lost store eras begin at 1 again; who ran alone in the old 1 is no matter."""
+    for seed in SEEDS:
+        world = World(seed)
+        world.begin()
+        world.network.cut(PAIR)
+        assert world.until(lambda w=world: len(w.grants) == 1, 10)
+        world.live_again()
+        undo = FAULTS["store-lost"].inject(world, world.rng, init=True)
+        undo()
+        world.run(10)
+        world.live_again()
+        world.run(15)
+        world.nodes["A"].power_off("its power supply died")
+        assert world.until(lambda w=world: w.serves("B"), 60)
