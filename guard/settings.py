@@ -7,10 +7,8 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from guard import documents
 from guard.core.policy import Policy
 from guard.errors import SettingsError
 
@@ -40,6 +39,7 @@ _ALLOWED = {
     NAME: "write lower-case letters, digits, dots, dashes and underscores, at most 63, a letter or digit first",
     AGENT: "write the name of a stock fence agent, such as fence_ipmilan",
 }
+S = TypeVar("S", bound="Section")
 _DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?")  # 100 years at most
 
 
@@ -393,16 +393,7 @@ def _merged(files: Sequence[Path]) -> tuple[dict[str, Any], Origin]:
     merged: dict[str, Any] = {}
     key_of: dict[str, Path] = {}
     for path in files:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(f"cannot read {path}", str(error), "mend the file") from error
-        if not text.strip():
-            raise SettingsError(f"cannot use {path}", "it is empty: an empty file is never defaults", "restore it")
-        try:
-            content = tomllib.loads(text)
-        except (ValueError, RecursionError) as error:  # also a number too long for an int, and endless nesting
-            raise SettingsError(f"cannot read {path}", str(error), "mend the TOML") from error
+        content = documents.toml(path)
         _note_origin(key_of, path, content, "")
         merged = _over(merged, content)
     return merged, Origin(tuple(files), key_of)
@@ -424,19 +415,11 @@ def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-S = TypeVar("S", bound=Section)
-
-
 def _validated(model: type[S], merged: dict[str, Any], origin: Origin) -> S:
     try:
         return model.model_validate(merged)
     except ValidationError as error:
-        said: dict[str, list[str]] = {}
-        for fault in error.errors(include_url=False):
-            where = _where(merged, fault)
-            line = f"{origin.of(where) if where else origin.files[-1]}: {_shown(where)}"
-            said.setdefault(line, []).append(_said(model, fault))
-        lines = [f"{line}: {'; or '.join(dict.fromkeys(texts))}" for line, texts in said.items()]
+        lines = documents.faults(model, merged, error, origin.of, allowed=_ALLOWED, hint=_hint(model))
         raise SettingsError(
             "cannot start with these settings",
             "\n  " + "\n  ".join(lines),
@@ -444,57 +427,12 @@ def _validated(model: type[S], merged: dict[str, Any], origin: Origin) -> S:
         ) from error
 
 
-def _where(merged: Mapping[str, Any], fault: Mapping[str, Any]) -> str:
-    """The dotted key of a fault. Parts that are no keys (pydantic's names of the branches of a union) are left out."""
-    kept: list[str] = []
-    current: Any = merged
-    for part in fault["loc"]:
-        known = part in current if isinstance(current, dict) else isinstance(current, list) and isinstance(part, int)
-        if known:
-            current = current[part]
-        elif fault["type"] != "missing":
-            continue
-        kept.append(str(part))
-    return ".".join(kept)
+def _hint(model: type[Section]) -> documents.Hint:
+    """A key that only the guard has is no misspelling in the witness's settings."""
 
+    def said(loc: Sequence[str | int]) -> str | None:
+        if model is WitnessSettings and str(loc[-1]) in documents.keys_at(GuardSettings, loc[:-1]):
+            return "only the guard has it: a fragment for the guard alone goes into conf.d/guard"
+        return None
 
-def _shown(where: str) -> str:
-    """`switch.0.port` as people count: `switch (number 1).port`."""
-    counted = re.sub(r"\.(\d+)(?=\.|$)", lambda found: f" (number {int(found[1]) + 1})", where)
-    return counted or "settings that do not go together"
-
-
-def _said(model: type[Section], fault: Mapping[str, Any]) -> str:
-    """One fault in a person's words: what was found, what is allowed, and a likely spelling."""
-    kind, found = fault["type"], fault.get("input")
-    if kind == "extra_forbidden":
-        known = _keys_at(model, fault["loc"][:-1])
-        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-        if model is WitnessSettings and str(fault["loc"][-1]) in _keys_at(GuardSettings, fault["loc"][:-1]):
-            hint = "only the guard has it: a fragment for the guard alone goes into conf.d/guard"
-        return f"this key is not known; {hint}"
-    if kind == "missing":
-        return "this key is missing"
-    text = str(fault["msg"]).removeprefix("Value error, ")
-    if kind == "string_pattern_mismatch":
-        text = _ALLOWED.get(fault["ctx"]["pattern"], text)
-    if kind in ("model_type", "mapping_type", "dict_type"):
-        text = "write a table"
-    if isinstance(found, dict) or "options" in fault["loc"]:
-        return text  # a whole table says nothing, and an option may be a secret
-    shown = repr(found)
-    return f"{text}; found {shown if len(shown) < 80 else shown[:77] + '...'}"
-
-
-def _keys_at(model: type[Section], loc: Sequence[str | int]) -> list[str]:
-    """The keys that the table at `loc` may have."""
-    current: Any = model
-    for part in loc:
-        if isinstance(part, int) or not (isinstance(current, type) and issubclass(current, BaseModel)):
-            continue
-        field = current.model_fields.get(part)
-        inner = field.annotation if field is not None else None
-        candidates = [inner, *getattr(inner, "__args__", ())]
-        current = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), current)
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    return said
