@@ -72,6 +72,20 @@ async def look(
     )
 
 
+async def of_site(
+    settings: GuardSettings, run: Runner, replication: Replication, status: Awaitable[Mapping[str, Any]]
+) -> Facts:
+    """What a survey is made of: cluster, corosync, DRBD and the guard's own word. Nothing else is looked at."""
+    commanded = settings.cluster.kind != "pacemaker"
+    cluster, corosync, replicas, said = await asyncio.gather(
+        _nothing() if commanded else _seen(_cluster(run)),
+        _nothing() if commanded else _seen(_corosync(run)),
+        _seen(_replicas(run, replication, settings)),
+        _seen(status),
+    )
+    return Facts(cluster, None, corosync, replicas, None, None, None, None, said)
+
+
 async def _nothing() -> None:
     return None
 
