@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from guard.cli import rehearse_plan
 from guard.cli.options import GO, GUARD, UNVERIFIED, USAGE, answer, command, refuse
+from guard.cli.rehearse_plan import SEEDS, Asked
 
 if TYPE_CHECKING:
     from guard.rehearsal.report import Result
     from guard.rehearsal.runner import Totals, Work
     from guard.rehearsal.scenario import Scenario
 
+FILE = click.Path(path_type=Path, dir_okay=False)
 TRANSCRIPTS_MAX = 20  # of failures that are kept as files; all are counted
 STORIES_MAX = 3  # of them that are printed
 RUNS = 100
@@ -26,7 +29,7 @@ RUNS = 100
 @command(name="rehearse")
 @click.argument("scenario", metavar="SCENARIO|FILE.toml", required=False)
 @click.option("--pairs", type=click.IntRange(1, 10_000), metavar="N", help="Pairs of a run (the scenario's own).")
-@click.option("--runs", type=click.IntRange(1), default=RUNS, metavar="N", help=f"Runs, a seed each ({RUNS}).")
+@click.option("--runs", type=click.IntRange(1), metavar="N", help=f"Runs, a seed each ({RUNS}; with --plan {SEEDS}).")
 @click.option("--seed", type=click.IntRange(0), default=1, metavar="S", help="The first seed (1).")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="W", help="Processes (one a core). Changes no result.")
 @click.option("--set", "given", multiple=True, metavar="NAME=VALUE", help="A parameter; as often as wanted.")
@@ -38,10 +41,25 @@ RUNS = 100
 @click.option(
     "--replay", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Play this transcript again."
 )
+@click.option("--plan", type=FILE, metavar="FILE", help="Play this plan.toml on a site, step by step and back.")
+@click.option(
+    "--site",
+    "sites",
+    is_flag=False,
+    flag_value="",
+    multiple=True,
+    metavar="[SURVEY]",
+    help="The site: this node as it is now, or a file of --export; as often as wanted.",
+)
+@click.option("--said", type=FILE, metavar="FILE", help="What no program can read, stated by a person.")
+@click.option("--export", type=FILE, metavar="FILE", help="Write the survey of --site here.")
+@click.option("--record", type=FILE, metavar="FILE", help="Where the record goes (CHANGE.record.json).")
+@click.option("--unsigned", is_flag=True, help="Only look: the record gets no seal.")
+@click.option("--verify", type=FILE, metavar="RECORD", help="Is it sealed, unchanged, and do its facts still hold?")
 def rehearse(
     scenario: str | None,
     pairs: int | None,
-    runs: int,
+    runs: int | None,
     seed: int,
     workers: int | None,
     given: Sequence[str],
@@ -51,23 +69,45 @@ def rehearse(
     out: Path | None,
     listing: bool,
     replay: Path | None,
+    plan: Path | None,
+    sites: Sequence[str],
+    said: Path | None,
+    export: Path | None,
+    record: Path | None,
+    unsigned: bool,
+    verify: Path | None,
     as_json: bool,
     config: str | None,
 ) -> None:
-    """Play a scenario on the code that ships, in a world made of seeds.
+    """Play a scenario, or your change on your site, on the code that ships.
 
     The rules S1-S7 are checked after every event. A failure prints its story
     and is kept as a transcript; --seed S --runs 1 and --replay FILE play it
     again, byte for byte. VALUE is a number, 90s, a word, true, 1..900, or TOML
     such as '{log-uniform=[1,900]}'.
 
-    Exit codes: 0 every promise was kept, 2 wrong usage, 85 interrupted before
-    all was played, 89 a rule or a promise was broken (with --replay: is broken
-    again) or the scenario does not validate.
+    --plan FILE --site plays every step and every rollback on every pair, held
+    beforehand and not, and seals a record of it; --site --export FILE writes
+    the facts that decide, --verify RECORD compares them with today's.
+
+    Exit codes: 0 every promise was kept, 2 wrong usage, 81 a record that is
+    void or whose facts changed, 84 the plan names what the site has not, 85
+    interrupted before all was played, 89 a rule or a promise was broken (with
+    --replay: is broken again), or scenario, plan or survey does not validate.
     """
     from guard.errors import SettingsError
     from guard.rehearsal.values import Wrong
 
+    cores = workers or len(os.sched_getaffinity(0))
+    asked = Asked(sites, said, plan, verify, export, record, unsigned, runs or SEEDS, seed, cores, out, config, as_json)
+    try:
+        if asked.of_a_site:
+            if scenario is not None or given:
+                why = "a scenario and --set are of another world than a site's"
+                raise Wrong("cannot play both", why, "leave out the scenario, or --plan, --site, --said and --verify")
+            rehearse_plan.answered(asked)
+    except Wrong as error:
+        refuse(error, as_json=as_json, code=USAGE)
     if config is not None:
         raise SettingsError("cannot use --config here", "a rehearsed world needs no settings", "leave it out")
     try:
@@ -77,8 +117,8 @@ def rehearse(
             _list(scenario, as_json)
         if scenario is None:
             raise Wrong("cannot rehearse nothing", "no scenario was named", "pairguard rehearse --list")
-        work = _work(scenario, given, pairs, runs, seed, without_guard)
-        _play(work, workers or len(os.sched_getaffinity(0)), svg, png, out, as_json)
+        work = _work(scenario, given, pairs, runs or RUNS, seed, without_guard)
+        _play(work, cores, svg, png, out, as_json)
     except Wrong as error:
         refuse(error, as_json=as_json, code=USAGE)
 

@@ -69,6 +69,7 @@ class Disks:
         self.conns = 0
         self.split_brains = 0
         self.gate = GateFacts("C", "resource-and-stonith", True, "block")
+        self.ping_s = PING_S
         self.gate_of: dict[str, GateFacts] = {}  # where one node's settings differ from `gate`
         self.unreadable: set[str] = set()  # nodes whose generations cannot be read
         self.broken = 0  # faults that break replication alone
@@ -178,7 +179,7 @@ class Disks:
             reachable = self._path() and peer.runs()
             if reachable and other.link in UP_LINKS and other.conn == mine.conn:
                 mine.heard = self.world.now
-            elif reachable or self.world.now - mine.heard > (PING_S + self.world.rng.uniform(0, 0.6)) * 1e9:
+            elif reachable or self.world.now - mine.heard > (self.ping_s + self.world.rng.uniform(0, 0.6)) * 1e9:
                 self.lose(name)
         both = [self.of[n] for n in ("A", "B")]
         running = all(self.world.nodes[n].runs() for n in ("A", "B"))

@@ -301,7 +301,7 @@ def outdated(world: World, rng: Random, *, node: str = "secondary") -> None:
 @fault("disk", kind=tuple(GATES))
 def gate_off(world: World, rng: Random, *, node: str = "both", kind: str = "pull-ahead") -> Undo:
     """DRBD's settings no longer prove that a cut node stops writing."""
-    hit = pick(world, rng, node)
+    hit, before = pick(world, rng, node), dict(world.disks.gate_of)
     for each in hit:
         world.disks.gate_of[each.name] = GATES[kind]
         each.saw_disk()
@@ -309,6 +309,8 @@ def gate_off(world: World, rng: Random, *, node: str = "both", kind: str = "pull
     def end() -> None:
         for each in hit:
             world.disks.gate_of.pop(each.name, None)
+            if each.name in before:
+                world.disks.gate_of[each.name] = before[each.name]
             each.saw_disk()
 
     return end

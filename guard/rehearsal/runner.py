@@ -12,12 +12,12 @@ import os
 import random
 import signal
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from guard.errors import Unavailable
 from guard.rehearsal import stock
@@ -180,21 +180,34 @@ def parcel(work: Work, first: int, count: int) -> Totals:
 
 def run(work: Work, workers: int) -> Iterator[Totals]:
     """Sums of a few runs each, in the order of their seeds. Stops the workers when it is closed or interrupted."""
+    end = work.first + work.runs
+    size = 1 if workers <= 1 else max(1, min(PARCEL_MAX, work.runs // (workers * 4)))
+    parcels = [(work, start, min(size, end - start)) for start in range(work.first, end, size)]
+    return dealt(_parcel, parcels, workers)
+
+
+def _parcel(one: tuple[Work, int, int]) -> Totals:
+    return parcel(*one)
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def dealt(do: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
+    """What `do` makes of each task, in the order of the tasks, whoever was first. In this process if one will do."""
     if workers <= 1:
-        for seed in range(work.first, work.first + work.runs):
-            yield once(work, seed)
+        yield from map(do, tasks)
         return
     context = multiprocessing.get_context("spawn")
-    size = max(1, min(PARCEL_MAX, work.runs // (workers * 4)))
-    starts = deque(range(work.first, work.first + work.runs, size))
-    waiting: deque[Future[Totals]] = deque()
+    left = deque(tasks)
+    waiting: deque[Future[R]] = deque()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet)
     try:
-        while starts or waiting:
+        while left or waiting:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a worker is born with it, until it is ready
-            while starts and len(waiting) < workers * AHEAD:
-                start = starts.popleft()
-                waiting.append(pool.submit(parcel, work, start, min(size, work.first + work.runs - start)))
+            while left and len(waiting) < workers * AHEAD:
+                waiting.append(pool.submit(do, left.popleft()))
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
@@ -203,7 +216,7 @@ def run(work: Work, workers: int) -> Iterator[Totals]:
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        if starts or waiting:  # the pool then sees that its workers are gone, and ends what waits
+        if left or waiting:  # the pool then sees that its workers are gone, and ends what waits
             for child in multiprocessing.active_children():
                 child.terminate()
         pool.shutdown()

@@ -20,11 +20,13 @@ from pydantic import Field, ValidationError
 from guard.errors import SettingsError
 from guard.rehearsal.faults import FAULTS
 from guard.rehearsal.stock import StockSetting
+from guard.rehearsal.surroundings import Surroundings
 from guard.rehearsal.values import (
     EXAMPLE,
     TERM,
     Choice,
     Drawn,
+    InOrder,
     InverseSquare,
     LogUniform,
     Part,
@@ -67,6 +69,8 @@ class Parameter(Part):
             case Choice(choice=several, weights=weights):
                 if weights is not None and (len(weights) != len(several) or min(weights) < 0 or not sum(weights)):
                     return "weights must be one number for each choice, none negative and not all zero"
+                return next((why for each in several if (why := self.fits(each))), "")
+            case InOrder(in_order=several):
                 return next((why for each in several if (why := self.fits(each))), "")
             case bool():
                 return (
@@ -157,6 +161,7 @@ class Scenario(Part):
     pairs: Annotated[int, Field(ge=1)] = 1  # of a run, unless --pairs says so
     rounds: Annotated[int, Field(ge=1)] = 1  # chained in one run, so that the start is paid once; --set rounds=N
     limits: Literal["quick", "shipped"] = "quick"  # quick: the long waits shortened; --set limits=shipped
+    around: Surroundings | None = None  # a real site's own timers, gates and devices, in the place of `limits`
     mlag: bool = False  # the nodes hang on an MLAG pair of switches, else on one switch
     one_cell: bool = True  # false: no pair helps another by being in trouble at the same time; --set one_cell=false
     show_by: tuple[str, ...] = ()  # parameters whose values get rows of their own
@@ -205,7 +210,7 @@ def draw(scenario: Scenario, seed: int, turn: int, pair: int | None) -> dict[str
         if parameter.each == "pair" and pair is None:
             continue
         own = pair if parameter.each == "pair" else "all"
-        drawn[name] = sample(parameter.default, stream(scenario.name, seed, turn, own, name))
+        drawn[name] = sample(parameter.default, stream(scenario.name, seed, turn, own, name), turn)
     return drawn
 
 
@@ -326,7 +331,7 @@ def _all_of(value: Value, scenario: Scenario) -> Sequence[Scalar]:
     match value:
         case Uniform(uniform=ends) | LogUniform(log_uniform=ends) | InverseSquare(inverse_square=ends):
             return ends
-        case Choice(choice=several):
+        case Choice(choice=several) | InOrder(in_order=several):
             return several
         case str() if "$" in value:
             parameter = scenario.parameters.get(value[1:])

@@ -61,7 +61,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What came of one pair in one round. `row`: the values of the scenario's `show_by`."""
+    """What came of one pair in one round. `row`: the values of the scenario's `show_by`.
+
+    `held_s`: seconds into the round at which the pair was first held; None: never.
+    """
 
     row: tuple[str, ...]
     shot: int
@@ -69,13 +72,15 @@ class Unit:
     served: bool
     paged: bool = False
     healed_s: float = 0.0
+    held_s: float | None = None
 
 
 @dataclass(slots=True)
 class Ended:
-    """A run. `story` is empty unless it was to be told."""
+    """A run. `story` is empty unless it was to be told. `broken`: the round in which it broke, as far as it went."""
 
     units: list[Unit] = field(default_factory=list)
+    broken: list[Unit] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     failure: Failure | None = None
     story: list[Line] = field(default_factory=list)
@@ -99,6 +104,7 @@ class Turn:
     primary: str
     fenced_from: int
     pages_from: int
+    began: int
     overs: dict[str, float] = field(default_factory=dict)
     served_s: float | None = None
     whole_s: float | None = None
@@ -113,7 +119,9 @@ class Site:
         self.timeline = Timeline()
         self.watch: Callable[[], None] | None = None
         self.turn, self.in_round = 0, False
-        policy = Policy() if scenario.limits == "shipped" else QUICK
+        self.turns: Sequence[Turn] = ()
+        around = scenario.around
+        policy = around.policy() if around is not None else Policy() if scenario.limits == "shipped" else QUICK
         cell = SharedCell()
         self.worlds: list[World] = []
         for n in range(pairs):
@@ -127,6 +135,7 @@ class Site:
                 name=f"pair-{n + 1}",
                 cadence=Cadence(),
                 mlag=scenario.mlag,
+                prepare=None if around is None else around.put,
             )
             world.telling = telling
             self.worlds.append(world)
@@ -178,9 +187,11 @@ class Site:
                 next((name for name in "AB" if world.disks.of[name].role is Role.PRIMARY), "A"),
                 len(world.fenced),
                 len(world.pages),
+                world.now,
             )
             for n, world in enumerate(self.worlds)
         ]
+        self.turns = turns
         order = list(range(len(turns)))
         self._stream("order").shuffle(order)
         began, end = self.now_s, self.now_s
@@ -312,7 +323,14 @@ class Site:
             served=True if turn.up_after is None else turn.up_after,
             paged=len(turn.world.pages) > turn.pages_from,
             healed_s=turn.whole_s or 0.0,
+            held_s=(turn.world.checkers.held_at - turn.began) / NS_PER_S
+            if turn.world.checkers.held_at >= turn.began
+            else None,
         )
+
+    def broken(self) -> list[Unit]:
+        """The round that broke, as far as it went; none if it broke before the first."""
+        return [self._unit(turn) for turn in self.turns] if self.in_round else []
 
     def _shot(self, turn: Turn) -> list[str]:
         """Nodes of the pair that a guard's shot switched off in this round."""
@@ -367,6 +385,8 @@ def play(plan: Plan, seed: int, *, telling: bool = False, watch: Callable[[Site]
         ended.failure = site.failure("promise", str(unmet))
     except InvariantBroken as broken_rule:  # what a rehearsal is for: it is told with its seed, and the run has ended
         ended.failure = site.failure("invariant", str(broken_rule))
+    if ended.failure is not None:
+        ended.broken = site.broken()
     ended.simulated_s = site.now_s * len(site.worlds)
     for world in site.worlds:
         ended.counts.update(world.counts)

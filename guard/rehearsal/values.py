@@ -60,7 +60,14 @@ class Choice(Part):
     weights: tuple[float, ...] | None = None
 
 
-Value = Scalar | Uniform | LogUniform | InverseSquare | Choice
+class InOrder(Part):
+    """The first in the first round, the second in the second, and from the start again."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    in_order: tuple[Scalar, ...] = Field(alias="in-order", min_length=1)
+
+
+Value = Scalar | Uniform | LogUniform | InverseSquare | Choice | InOrder
 When = dict[str, Scalar | tuple[Scalar, ...]]
 
 
@@ -76,8 +83,11 @@ def stream(*names: object) -> random.Random:
     return random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311  # a seeded story, no secret
 
 
-def sample(value: Value, rng: random.Random) -> bool | int | float | str:
+def sample(value: Value, rng: random.Random, turn: int = 0) -> bool | int | float | str:
+    """One value, in round `turn`."""
     match value:
+        case InOrder(in_order=several):
+            return several[turn % len(several)]
         case Uniform(uniform=(low, high)):
             return round(rng.uniform(low, high), PLACES)
         case LogUniform(log_uniform=(low, high)):
@@ -156,6 +166,8 @@ def shown(value: Value) -> str:
             return f"{{inverse-square=[{low:g},{high:g}]}}"
         case Choice(choice=several):
             return " | ".join(shown(each) for each in several)
+        case InOrder(in_order=several):
+            return ", then ".join(shown(each) for each in several)
         case float():
             return f"{value:g}"
         case _:

@@ -44,6 +44,7 @@ class World:
     `telling` False: no story is kept. `counts`: what was injected, and what had its effect.
     `resources`: so many replicated resources, one group for Pacemaker, each with a connection of its own.
     `mlag`: both nodes hang on an MLAG pair of switches instead of one switch.
+    `prepare`: sets what is another here (timers, gates, devices) before anything starts.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class World:
         mlag: bool = False,
         telling: bool = True,
         resources: int = 1,
+        prepare: Callable[[World], None] | None = None,
     ) -> None:
         self.seed, self.policy, self.name, self.cadence = seed, policy, name, cadence
         self.rng = random.Random(seed)  # noqa: S311  # a seeded story, no secret
@@ -90,6 +92,8 @@ class World:
         self.devices = {name: Device(self, name, horizon_s) for name in ("A", "B")}
         self.mlag = Mlag(self, *self.switches) if len(self.switches) == 2 else None
         self.arbiter = Arbiter(self, cell)
+        if prepare is not None:
+            prepare(self)
         self._begin()
 
     # ---- time
