@@ -2,7 +2,8 @@
 
 1. What could not be read is UNKNOWN (null) with the reason. Nothing here has a believable default.
 2. The digest covers keys and values alone: the same site read an hour later, or by another node, has the same digest.
-3. Two sources that say different things of one fact are refused; a fact that is known is never lost to an UNKNOWN.
+3. Two sources that say different things of one fact are refused; a fact that is known is never lost to an UNKNOWN,
+   nor a port's owner to `other`, which only says that it is none of ours.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from guard.errors import SettingsError
 
 SCHEMA = "pairguard.survey/1"
 UNBOUNDED, NEVER = "unbounded", "never"
+OTHER = "other"  # the owner of a switch port that is none of this pair's, nor an uplink
 Value = bool | int | float | str | tuple[str, ...]
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -202,7 +204,7 @@ def together(surveys: Sequence[Survey]) -> Survey:
     for survey in surveys:
         for key, fact in survey.facts.items():
             old = facts.get(key)
-            if old is not None and None not in (old.value, fact.value) and old.value != fact.value:
+            if old is not None and old.value != fact.value and not (_vague(old) or _vague(fact)):
                 wrong.append(f"{key}: {_said(old)}, but {_said(fact)}")
             facts[key] = fact if old is None else _better(old, fact)
     if wrong:
@@ -213,7 +215,12 @@ def together(surveys: Sequence[Survey]) -> Survey:
 
 def _better(one: Fact, other: Fact) -> Fact:
     """What is known before what is not; then the newer."""
-    return max(one, other, key=lambda fact: (fact.value is not None, datetime.fromisoformat(fact.at)))
+    return max(one, other, key=lambda fact: (fact.value is not None, not _vague(fact), datetime.fromisoformat(fact.at)))
+
+
+def _vague(fact: Fact) -> bool:
+    """UNKNOWN, or a port that is somebody else's: another node may say more."""
+    return fact.value is None or fact.value == OTHER
 
 
 def _said(fact: Fact) -> str:

@@ -88,6 +88,15 @@ def test_nodes_that_contradict_each_other_are_refused() -> None:
         together([survey(pair__fs1__token_s=3.0), survey(LATER, pair__fs1__token_s=5.0)])
 
 
+def test_a_port_of_another_pair_is_no_contradiction() -> None:
+    """`other` says only that it is none of ours: whoever knows whose it is, is right."""
+    mine, theirs = {"switch__agg1__port__Eth3": "other"}, {"switch__agg1__port__Eth3": "fs2a"}
+    for order in ((survey(LATER, **mine), survey(**theirs)), (survey(**theirs), survey(LATER, **mine))):
+        assert together(order).value("switch.agg1.port.Eth3") == "fs2a"
+    with pytest.raises(SettingsError, match="contradict"):
+        together([survey(**theirs), survey(switch__agg1__port__Eth3="fs3a")])
+
+
 def test_a_statement_has_a_name_a_zone_and_a_known_key(tmp_path: Path) -> None:
     """People fill what no program can read; a moment without a zone or an unknown key is refused."""
     file = tmp_path / "said.toml"

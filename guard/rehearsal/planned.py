@@ -29,6 +29,7 @@ POINTS = (0.25, 0.75)  # of a step's upper bound at which it fails
 LEAD_S = 8.0  # from the hold to the work, and from the start of a round without one
 BACK_S = 2.0  # from the failure to the rollback
 HELD: tuple[bool, bool] = (True, False)
+NOT_HELD = f"the pair was not held {LEAD_S:g} s after the engineer asked, so the work must not begin"
 
 Manner = Literal["well", "undone", "longest", "fails"]
 
@@ -242,7 +243,9 @@ def follow(task: Task) -> tuple[Came, ...]:
         played = scenario(task.course, left)
         ended = play(Run(played, 1), task.seed)
         for case, unit in zip(left, ended.units, strict=False):
-            found.append(Came(task.place, task.seed, case, unit.shot, _held(task.course, unit)))
+            held = _held(task.course, unit)
+            late = Failure("promise", NOT_HELD, "pair-1", len(found), LEAD_S) if task.course.held and not held else None
+            found.append(Came(task.place, task.seed, case, unit.shot, held, late))
         if ended.failure is None:
             return tuple(found)
         broke = ended.failure.turn

@@ -136,6 +136,7 @@ def record(played: Played, tally: Tally, at: str) -> dict[str, Any]:
         "result": {
             "kept": tally.kept,
             "broken": tally.broken,
+            "ways": [_way(course) for course in tally.courses if course.held],
             "rows": [row.json() for row in tally.ordered()],
             "failures": [_failure(tally.courses[each.course], each) for each in tally.failures],
         },
@@ -152,6 +153,14 @@ def _step(number: int, step: Step) -> dict[str, Any]:
         "upper_bound_s": step.frozen_s(),
         "played_s": upper(step.frozen_s()),
     }
+
+
+def _way(course: Course) -> dict[str, Any]:
+    """How everything that is not known was taken for."""
+    subject = course.subject
+    fences = {node: way if isinstance(way, str) else list(way) for node, way in sorted(subject.fences.items())}
+    arbiter = subject.arbiter if isinstance(subject.arbiter, str) else list(subject.arbiter)
+    return {"pair": subject.pair, "way": course.way, "preferred": subject.a, "arbiter": arbiter, "fences": fences}
 
 
 def _failure(course: Course, came: Came) -> dict[str, Any]:

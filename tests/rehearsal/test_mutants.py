@@ -15,8 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
-    "guard",
-    "fencing",
+    *("guard", "fencing", "configs/examples"),
     *(f"tests/{part}" for part in ("core", "rehearsal", "agents", "witness", "captures", "model")),
 )
 

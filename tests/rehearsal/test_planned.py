@@ -25,6 +25,7 @@ from guard.rehearsal.planned import (
     run,
     scenario,
     told,
+    touched,
 )
 from guard.rehearsal.tally import Tally
 from guard.rehearsal.works import Go, Hit, hit
@@ -128,6 +129,21 @@ def test_what_the_site_has_not_is_refused() -> None:
         courses(plan("reboot edge9"), elsewhere)
 
 
+def test_every_pair_of_the_survey_has_its_own_rows() -> None:
+    """Two pairs on one site: each with its own worlds; the one that hangs elsewhere is not touched."""
+    second = {key.replace("fs1", "fs2"): fact.value for key, fact in KNOWN.facts.items() if "fs1" in key}
+    second = {key: value for key, value in second.items() if not key.startswith("switch.")}
+    second |= {"pair.fs2.nodes": ("fs2a", "fs2b"), "pair.fs2.preferred": "fs2b", "fence.fs2a.path": ()}
+    second |= {"fence.fs2b.path": (), "switch.edge1.peers": (), "switch.edge1.port.E1": "fs2a"}
+    some = courses(plan("reboot agg1"), site(second))
+    assert [(each.subject.pair, each.held) for each in some] == [
+        ("fs1", True), ("fs1", False), ("fs2", True), ("fs2", False),
+    ]  # fmt: skip
+    assert some[2].subject.a == "fs2b"
+    assert [touched(each.plan, 1, each.subject) for each in some] == [True, True, False, False]
+    assert [(row.pair, row.held) for row in Tally(some).ordered()] == [(e.subject.pair, e.held) for e in some]
+
+
 # ------------------------------------------------------------------ what is not known
 
 
@@ -208,9 +224,10 @@ SLOW = {"limits.corr": 1.6, "limits.answer": 1.7}
 def test_a_broken_rule_is_told_and_hides_no_later_case() -> None:
     """Limits too slow for L1: the case is named, its transcript plays again, and what comes after it is played."""
     one = course(plan("reboot fs1b"), site(SLOW), held=False)
-    came = follow(Task(0, one, 1))
+    came = follow(Task(0, one, 5))
     assert [each.case for each in came] == list(cases(one.plan))
     broke = [each for each in came if each.failure is not None]
+    assert broke[0].case != came[-1].case
     assert {each.failure.rule for each in broke if each.failure} == {"L1"}
     tally = Tally([one])
     tally.add(came)
