@@ -9,6 +9,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +30,7 @@ class Store:
         `Unavailable`: cannot open or write it, or another witness has it. `Unreadable`: of another version, or damaged.
         """
         self.path = path
+        self._writer = ThreadPoolExecutor(1, "store")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
@@ -69,7 +71,7 @@ class Store:
         """Write these pairs in one transaction, durably. `Unavailable`: nothing of it was written, say nothing."""
         rows = [(kept.pair, plain_kept(kept)) for kept in pairs]
         if rows:
-            await asyncio.to_thread(self._save, rows)
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._save, rows)
 
     def _save(self, rows: list[tuple[str, str]]) -> None:
         try:
@@ -84,6 +86,8 @@ class Store:
             raise _unavailable(self.path, "write", error) from error
 
     def close(self) -> None:
+        """A write that its caller gave up goes on in its thread: it ends first, then the file is closed."""
+        self._writer.shutdown()
         self._db.close()
 
 

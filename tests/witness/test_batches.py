@@ -8,6 +8,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -296,3 +298,33 @@ def test_a_register_won_for_both_purposes_is_read_by_every_process(tmp_path: Pat
             check=True,
         )
         assert done.stdout.splitlines() == ["['alone', 'fence']"] * 2
+
+
+class Slow(Store):
+    """The real store; a write has begun and is not done when the store is closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "store-1")
+        self.began, self.closing = threading.Event(), threading.Event()
+
+    def _save(self, rows: list[tuple[str, str]]) -> None:
+        self.began.set()
+        self.closing.wait(20.0)
+        time.sleep(0.2)  # a close that did not wait would be over by now
+        super()._save(rows)
+
+
+@pytest.mark.asyncio
+async def test_a_stop_waits_for_the_write_that_is_under_way(tmp_path: Path) -> None:
+    """S6: SIGTERM while a batch is written: it is written whole, and only then the file is closed."""
+    store, kept = Slow(tmp_path / "w.sqlite"), Kept("p0", ("p0a", "p0b"), "cell", Register.made("p0a"))
+    task = asyncio.create_task(store.save([kept]))
+    await until(store.began.is_set, "the write has begun")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    store.closing.set()
+    store.close()
+    again = Store(tmp_path / "w.sqlite", "store-2")
+    assert again.load() == {"p0": kept}
+    again.close()
