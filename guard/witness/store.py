@@ -1,5 +1,8 @@
 """The arbiter's memory: one SQLite file with full sync; what is not committed here was never said.
 
+Every row of a store is of its one `schema`. An older store is brought up to ours step by step, in one transaction, as
+it is opened; a newer one is refused. A field that is gone in a row of the present schema is damage.
+
 `store_id` names this very file for ever. Guards notice another id, or a version that went back, and believe nothing.
 """
 
@@ -8,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from guard.core.arbiter import Kept
 from guard.errors import Unavailable, Unreadable
 
-SCHEMA = 1
+SCHEMA = 2
 _KEPT: TypeAdapter[Kept] = TypeAdapter(Kept)
 
 
@@ -30,6 +34,7 @@ class Store:
         `Unavailable`: cannot open or write it, or another witness has it. `Unreadable`: of another version, or damaged.
         """
         self.path = path
+        self.store_id: str
         self._writer = ThreadPoolExecutor(1, "store")
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -42,15 +47,30 @@ class Store:
             self._db.execute("CREATE TABLE IF NOT EXISTS pair (name TEXT PRIMARY KEY, kept TEXT NOT NULL) STRICT")
             if self._db.execute("SELECT count(*) FROM store").fetchone()[0] == 0:
                 self._db.execute("INSERT INTO store VALUES (?, ?)", (SCHEMA, new_id))
+            schema, self.store_id = self._db.execute("SELECT schema, id FROM store").fetchone()
+            if schema in _STEPS:
+                self._migrate(schema)
+                schema = SCHEMA
             self._db.execute("COMMIT")
-            schema, store_id = self._db.execute("SELECT schema, id FROM store").fetchone()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, OSError) as error:
             raise _unavailable(path, "open", error) from error
-        except OSError as error:
-            raise _unavailable(path, "open", error) from error
+        except Unreadable:
+            self.close()
+            raise
         if schema != SCHEMA:
-            raise Unreadable(f"cannot use the store {path}", f"it is of version {schema}, we know {SCHEMA}")
-        self.store_id: str = store_id
+            self.close()
+            raise Unreadable(
+                f"cannot use the store {path}",
+                f"it was written in version {schema} of its rows, this witness knows version {SCHEMA}",
+                "run the witness that wrote it, or a newer one",
+            )
+
+    def _migrate(self, schema: int) -> None:
+        """Every row of an older store as we would write it; all of them or, if one is damaged, none."""
+        rows = self._db.execute("SELECT name, kept FROM pair ORDER BY name").fetchall()
+        anew = [(plain_kept(parse_kept(name, brought_up(text, schema), self.path)), name) for name, text in rows]
+        self._db.executemany("UPDATE pair SET kept = ? WHERE name = ?", anew)
+        self._db.execute("UPDATE store SET schema = ?", (SCHEMA,))
 
     def load(self) -> Mapping[str, Kept]:
         """Every pair. `Unreadable` names the first record that does not validate: nothing is guessed."""
@@ -89,6 +109,42 @@ class Store:
         """A write that its caller gave up goes on in its thread: it ends first, then the file is closed."""
         self._writer.shutdown()
         self._db.close()
+
+
+def brought_up(text: str, schema: int) -> str:
+    """A row of an earlier `schema` in the shape of ours. What is no row stays as it is: `parse_kept` refuses it."""
+    try:
+        row = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(row, dict):
+        return text
+    for earlier in range(schema, SCHEMA):
+        _STEPS[earlier](row)
+    return json.dumps(row)
+
+
+def _from_1(row: dict[str, Any]) -> None:
+    """Builds before schema 2 had all but `_ADDED` from the first, and added those in that order. A row that lacks one
+    and has a later one was never written: it stays as it is, and is refused. `used` was in the order of a set."""
+    lacks = [name for name in _ADDED if name not in row]
+    if lacks != list(_ADDED)[len(_ADDED) - len(lacks) :]:
+        return
+    row.update({name: _ADDED[name] for name in lacks})
+    if "words" in lacks:  # the boots of a session and whether a node was unfit came with it
+        if isinstance(session := row.get("session"), dict):
+            session.setdefault("boots", {})
+        said = row.get("testimony")
+        for testimony in said.values() if isinstance(said, dict) else ():
+            if isinstance(testimony, dict) and isinstance(evidence := testimony.get("evidence"), dict):
+                evidence.setdefault("unfit", False)
+    register = row.get("register")
+    if isinstance(register, dict) and isinstance(used := register.get("used"), list):
+        register["used"] = sorted(used, key=str)
+
+
+_ADDED: Mapping[str, object] = {"last_fence": None, "lifted": [], "words": {}}
+_STEPS: Mapping[int, Callable[[dict[str, Any]], None]] = {1: _from_1}
 
 
 def plain_kept(kept: Kept) -> str:

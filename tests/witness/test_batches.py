@@ -6,6 +6,7 @@ import asyncio
 import collections.abc
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -37,7 +38,7 @@ from guard.core.register import Register, commit
 from guard.errors import SettingsError, Unavailable, Unreadable
 from guard.ports import Delivery
 from guard.witness.loop import Arbiter
-from guard.witness.store import Store, parse_kept, plain_kept
+from guard.witness.store import SCHEMA, Store, parse_kept, plain_kept
 from tests.adapters.bus_contract import until
 from tests.core.desk import evidence, statement
 from tests.daemon.stage import HandClock
@@ -328,3 +329,75 @@ async def test_a_stop_waits_for_the_write_that_is_under_way(tmp_path: Path) -> N
     again = Store(tmp_path / "w.sqlite", "store-2")
     assert again.load() == {"p0": kept}
     again.close()
+
+
+def store_of(folder: Path, schema: int, *rows: Mapping[str, Any]) -> Path:
+    """A store as a build of that schema left it."""
+    path = folder / "w.sqlite"
+    Store(path, "store-1").close()
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE store SET schema = ?", (schema,))
+        database.executemany("INSERT INTO pair VALUES (?, ?)", [(row["pair"], json.dumps(row)) for row in rows])
+    database.close()
+    return path
+
+
+def of_build(row: Mapping[str, Any], *lacks: str) -> dict[str, Any]:
+    """The row as it was before these fields came; before `words` there were no boots and nobody was unfit either."""
+    old: dict[str, Any] = json.loads(json.dumps({name: value for name, value in row.items() if name not in lacks}))
+    if "words" in lacks:
+        del old["session"]["boots"]
+        for testimony in old["testimony"].values():
+            del testimony["evidence"]["unfit"]
+    return old
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("lacks", [(), ("words",), ("lifted", "words"), ("last_fence", "lifted", "words")])
+async def test_rows_of_every_earlier_build_are_read_and_written_anew(tmp_path: Path, lacks: tuple[str, ...]) -> None:
+    """S6: an upgraded witness knows every register, testimony and inhibit that any earlier build wrote."""
+    court = Court(tmp_path / "now")
+    await court.pairs(1)
+    kept = court.arbiter.pairs["p0"].kept
+    court.store.close()
+    kept = replace(kept, register=replace(kept.register, winner="p0a", used=("alone", "fence"), basis="verdict"))
+    old = of_build(json.loads(plain_kept(kept)), *lacks)
+    old["register"]["used"] = ["fence", "alone"]
+    path = store_of(tmp_path, 1, old)
+    expected = kept if "words" not in lacks else replace(kept, words={}, session=replace(kept.session, boots={}))  # type: ignore[type-var]
+    for _ in range(2):  # the second start finds a store of the present schema
+        store = Store(path, "store-2")
+        assert (store.store_id, store.load()) == ("store-1", {"p0": expected})
+        store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_row_that_no_earlier_build_wrote_is_damage_too(tmp_path: Path) -> None:
+    """S6: of an old row only what its build did not have may be gone, and then no row of the store is changed."""
+    court = Court(tmp_path / "now")
+    await court.pairs(2)
+    good, row = (json.loads(plain_kept(court.arbiter.pairs[name].kept)) for name in ("p0", "p1"))
+    court.store.close()
+    for number, lost in enumerate(name for name in row if name != "words"):
+        (tmp_path / str(number)).mkdir()
+        damaged = {**{name: value for name, value in row.items() if name != lost}, "pair": "p1"}
+        if lost == "pair":
+            damaged["pair"] = "p2"
+        path = store_of(tmp_path / str(number), 1, of_build(good, "words"), damaged)
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE pair SET name = 'p1' WHERE name = 'p2'")
+        before = list(database.execute("SELECT * FROM pair"))
+        database.close()
+        with pytest.raises(Unreadable, match="cannot read pair p1"):
+            Store(path, "store-2")
+        database = sqlite3.connect(path)
+        assert list(database.execute("SELECT * FROM pair")) == before
+        assert database.execute("SELECT schema FROM store").fetchone() == (1,)
+        database.close()
+
+
+def test_a_store_of_a_newer_witness_says_so(tmp_path: Path) -> None:
+    """Whoever went back one version reads which version was found and which is known, not that his store is damaged."""
+    path = store_of(tmp_path, SCHEMA + 1)
+    with pytest.raises(Unreadable, match=f"version {SCHEMA + 1} of its rows, this witness knows version {SCHEMA}"):
+        Store(path, "store-2")
