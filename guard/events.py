@@ -21,6 +21,8 @@ CATALOGUE: Mapping[str, str] = {
     "journal-failed": "the journal cannot be written: nothing is decided",
     "shots-cleared": "processes of an earlier guard's shots were killed; fields: killed",
     "message-rejected": "a message was not authentic, not ours or malformed; fields: reason, sender",
+    "unreadable": "an authentic party's words cannot be read: it lives, no more is known; fields: reason, sender",
+    "unverified": "words in the name of a known party are not signed with its key; fields: reason, sender",
     "ignored": "an authentic party said what it may not say; fields: message",
     "hand-failed": "an order to the cluster, DRBD or a device was not carried out; fields: hand",
     # testimony

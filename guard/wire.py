@@ -3,7 +3,8 @@
 1. A signature covers the very bytes that came in; nothing but the sender's name is believed before it verifies.
 2. One envelope has one encoding: sorted keys, no blanks, every field present. A missing field is a bad body, never
    a default.
-3. What is not accepted is a value (`Rejected`) with a stable reason; no input from the network raises.
+3. What is not accepted is a value (`Rejected`) with a stable reason; no input from the network raises. Who is authentic
+   and cannot be read (`Unread`) was heard all the same: a living party of another version is not a dead one.
 4. No time is compared here. The bus drops what expired; nonces in the bodies bind a message to its window (S4).
 
 On the wire: 88 characters base64 of the Ed25519 signature, one blank, the canonical JSON (ASCII, so without line ends).
@@ -17,9 +18,8 @@ import json
 import os
 import re
 import stat
-from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -33,12 +33,10 @@ from guard.core import messages
 from guard.core.evidence import Disk, Role
 from guard.errors import SettingsError
 from guard.ports import Clock
+from guard.replays import Replays
 
 VERSION = 1
 BYTES_MAX = 64 * 1024  # a claim with 32 resources is about 8 KiB; the broker's limit is set to the same
-WINDOW = 64  # messages of one sender that may overtake each other; RFC 4303 section 3.4.3 uses 64 too
-BOOTS_KEPT = 8  # boots of one sender that are told from new ones
-LIVE_AGAIN = 16  # fresh messages in a row after which an "old" boot is evidently the living one
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}\Z")  # no '/', '+', '#', '%': names stand in topics and ACL patterns
 
 _SIGNED_AS = b"pairguard-envelope-1\n"  # keeps these signatures from meaning anything elsewhere
@@ -79,17 +77,40 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Why a message was not accepted. `sender` is "" unless the signature was good; `text` is for people."""
+    """Why a message was not accepted. `sender` is "" unless the signature was good; `text` is for people.
+
+    `named`: the known party in whose name it came, though nothing shows that it is from there. `page`: people must
+    hear of it; the inbox says so, once until a good word of that party comes.
+    """
 
     reason: Reason
     sender: str = ""
     text: str = ""
+    named: str = ""
+    page: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unread(Rejected):
+    """Authentic, for us, not seen before, and its body cannot be read: another version, most likely. Its sender lives,
+    and nothing else is known. `kind`: a registered one, or "?"."""
+
+    kind: str = "?"
 
 
 # ---------------------------------------------------------------- kinds
 
 
-class _Header(BaseModel):
+class _Stamp(BaseModel):
+    """What tells a message from a replay, in whatever envelope."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+    boot_id: Annotated[str, Field(min_length=1, max_length=64)]
+    seq: Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+class _Header(_Stamp):
     """Everything of an envelope except its body's own shape."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -99,8 +120,6 @@ class _Header(BaseModel):
     pair: str
     sender: str
     to: str
-    boot_id: Annotated[str, Field(min_length=1, max_length=64)]
-    seq: Annotated[int, Field(ge=0, lt=1 << 64)]
     sent_wall: float
     kind: str
     body: Any
@@ -271,39 +290,47 @@ class Opener:
         if plain is None or sealed[_SIGNATURE_CHARS : _SIGNATURE_CHARS + 1] != b" ":
             return Rejected("not-json")
         version, sender = plain.get("v"), plain.get("sender")
-        if version != VERSION or isinstance(version, bool):
-            return Rejected("bad-version", text=_shown(version))
+        ours = version == VERSION and not isinstance(version, bool)
         key = self._keyring.key(sender) if isinstance(sender, str) else None
         if key is None or not isinstance(sender, str):
-            return Rejected("unknown-party", text=_shown(sender))
+            return Rejected("unknown-party" if ours else "bad-version", "", _shown(sender if ours else version))
         if not _verifies(key, signature, text):
-            return Rejected("bad-signature", text=f"claims to come from {sender}")
+            return Rejected("bad-signature" if ours else "bad-version", "", f"claims to come from {sender}", sender)
         return self._judge(sender, plain, text)
 
     def _judge(self, sender: str, plain: dict[str, object], text: bytes) -> Envelope | Rejected:
-        """Everything after the signature: addressed to us, of a known shape, not seen before."""
+        """Everything after the signature: addressed to us, not seen before; then what it says."""
         if plain.get("site") != self._site:
             return Rejected("wrong-site", sender, _shown(plain.get("site")))
         if plain.get("to") != self._me:
             return Rejected("not-for-me", sender, _shown(plain.get("to")))
         if self._pair and plain.get("pair") not in ("", self._pair):
             return Rejected("wrong-pair", sender, _shown(plain.get("pair")))
-        kind = plain.get("kind")
+        try:
+            stamp = _Stamp.model_validate(plain)
+        except ValidationError as error:
+            return Rejected("bad-body", sender, _first(error))
+        if not self._seen.setdefault(sender, Replays()).fresh(stamp.boot_id, stamp.seq):
+            return Rejected("replayed", sender, f"boot {stamp.boot_id}, seq {stamp.seq}")
+        return self._read(sender, plain, text)
+
+    def _read(self, sender: str, plain: dict[str, object], text: bytes) -> Envelope | Unread:
+        """What it says; from here on it was heard, whether or not it can be read."""
+        version, kind = plain.get("v"), plain.get("kind")
+        if version != VERSION or isinstance(version, bool):
+            return Unread("bad-version", sender, _shown(version))
         model = self._kinds.model(kind) if isinstance(kind, str) else None
         if model is None:
-            return Rejected("unknown-kind", sender, _shown(kind))
+            return Unread("unknown-kind", sender, _shown(kind))
         try:
             checked = model.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            return Rejected("bad-body", sender, _shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}"))
-        nonsense = _nonsense(checked.body)
-        if nonsense is not None:
-            return Rejected("bad-body", sender, _shown(nonsense))
-        if _canonical(checked) != text:
-            return Rejected("bad-body", sender, "a field is missing, or the encoding is not the canonical one")
-        if not self._seen.setdefault(sender, Replays()).fresh(checked.boot_id, checked.seq):
-            return Rejected("replayed", sender, f"boot {checked.boot_id}, seq {checked.seq}")
+            return Unread("bad-body", sender, _first(error), kind=str(kind))
+        fault = _nonsense(checked.body)
+        if fault is None and _canonical(checked) != text:
+            fault = "a field is missing, or the encoding is not the canonical one"
+        if fault is not None:
+            return Unread("bad-body", sender, _shown(fault), kind=str(kind))
         return Envelope(
             checked.site,
             checked.pair,
@@ -336,6 +363,11 @@ def _nonsense(value: object) -> str | None:
     return next((said for each in inner if (said := _nonsense(each)) is not None), None)
 
 
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return _shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+
 def _parsed(text: bytes) -> dict[str, object] | None:
     try:
         value = json.loads(text)
@@ -356,58 +388,6 @@ def _verifies(key: Ed25519PublicKey, signature: bytes, text: bytes) -> bool:
     except (InvalidSignature, binascii.Error):
         return False
     return base64.b64encode(raw) == signature  # base64 has several spellings of one value; we have one
-
-
-@dataclass(slots=True)
-class _Boot:
-    boot_id: str
-    highest: int
-    mask: int = 1  # bit n: highest - n was seen
-    row: int = 0  # fresh messages in a row since another boot was heard
-
-    def take(self, seq: int) -> bool:
-        """True if this number was not seen before and is not behind the window; it is seen from then on."""
-        ahead = seq - self.highest
-        if ahead > 0:
-            self.mask = (1 if ahead >= WINDOW else (self.mask << ahead) | 1) & ((1 << WINDOW) - 1)
-            self.highest = seq
-            return True
-        bit = 1 << -ahead if -ahead < WINDOW else 0
-        if not bit or self.mask & bit:
-            return False
-        self.mask |= bit
-        return True
-
-
-@dataclass(slots=True)
-class Replays:
-    """What was seen of one sender: a window of 64 for its present boot, and the boots before.
-
-    A boot never heard of is a new boot. A message of an earlier one is late and is dropped. After our own restart the
-    order in which two boots are first heard may be the wrong one; so an "old" boot that says 16 fresh things while the
-    "new" one says nothing is the living one. Counts decide this, not clocks.
-    """
-
-    boots: deque[_Boot] = field(default_factory=lambda: deque(maxlen=BOOTS_KEPT))  # present boot first
-
-    def fresh(self, boot_id: str, seq: int) -> bool:
-        known = next((boot for boot in self.boots if boot.boot_id == boot_id), None)
-        if known is None:
-            self.boots.appendleft(_Boot(boot_id, seq))
-            return True
-        if not known.take(seq):
-            return False
-        if known is self.boots[0]:
-            for boot in self.boots:
-                boot.row = 0
-            return True
-        known.row += 1
-        if known.row < LIVE_AGAIN:
-            return False
-        self.boots.remove(known)
-        self.boots.appendleft(known)
-        known.row = 0
-        return True
 
 
 # ---------------------------------------------------------------- keys

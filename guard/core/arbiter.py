@@ -107,6 +107,7 @@ class Pair:
     beats: Mapping[str, Beat] = field(default_factory=dict)
     beat_at: Mapping[str, Instant] = field(default_factory=dict)  # when that beat came
     gatherings: Mapping[str, Gathering] = field(default_factory=dict)  # by candidate
+    unread: frozenset[str] = frozenset()  # nodes whose last word could not be read
     left: frozenset[str] = frozenset()  # guards that said bye
     left_at: Mapping[str, Instant] = field(default_factory=dict)  # and when
     lease_at: Mapping[str, Instant] = field(default_factory=dict)  # when an inhibit's `lease_s` was what `kept` says
@@ -143,7 +144,7 @@ def hear(
     pair = _heard(pair, sender, now, policy)
     match message:
         case Beat():
-            return _beat(pair, sender, message, now, site)
+            return _beat(pair, sender, message, now, site, policy)
         case Attest():
             return _attest(pair, sender, message, now), ()
         case Claim():
@@ -187,6 +188,11 @@ def hear(
             return pair, ()
 
 
+def heard_unread(pair: Pair, sender: str, now: Instant, policy: Policy) -> Pair:
+    """An authentic word that nobody here can read: its sender lives. What it stated before is no news by that."""
+    return replace(_heard(pair, sender, now, policy), unread=pair.unread | {sender})
+
+
 def tick(pair: Pair, now: Instant, wall: float, site: Site, policy: Policy) -> tuple[Pair, Sends]:
     """Let time pass: answer gatherings that have waited long enough, close old offers, end what has ended."""
     pair = _end_inhibits(_count_leases(pair, now), now, policy)
@@ -208,7 +214,8 @@ def _heard(pair: Pair, sender: str, now: Instant, policy: Policy) -> Pair:
     left_at = pair.left_at.get(sender)
     straggler = left_at is not None and elapsed_s(left_at, now) <= BYE_STRAGGLERS_S
     left = pair.left if straggler else pair.left - {sender}
-    return replace(pair, heard={**pair.heard, sender: now}, steady_since=steady, left=left)
+    heard, unread = {**pair.heard, sender: now}, pair.unread - {sender}
+    return replace(pair, heard=heard, steady_since=steady, left=left, unread=unread)
 
 
 def _overtaken(pair: Pair, sender: str, beat: Beat, now: Instant) -> bool:
@@ -218,12 +225,12 @@ def _overtaken(pair: Pair, sender: str, beat: Beat, now: Instant) -> bool:
     return known is not None and recent and beat.seq <= known.seq
 
 
-def _beat(pair: Pair, sender: str, beat: Beat, now: Instant, site: Site) -> tuple[Pair, Sends]:
+def _beat(pair: Pair, sender: str, beat: Beat, now: Instant, site: Site, policy: Policy) -> tuple[Pair, Sends]:
     pair = replace(pair, beats={**pair.beats, sender: beat}, beat_at={**pair.beat_at, sender: now})
     kept, peer = pair.kept, pair.kept.other(sender)
     if kept.inhibits.get(PEER_ALIVE) is not None and _one_membership(pair, now):
         pair = _without(pair, PEER_ALIVE)
-    peer_beat, peer_heard = pair.beats.get(peer), pair.heard.get(peer)
+    peer_beat, peer_heard = stated(pair, peer, policy), pair.heard.get(peer)
     register = pair.kept.register
     ack = BeatAck(
         seq=beat.seq,
@@ -382,6 +389,8 @@ def _contradicted(pair: Pair, gathering: Gathering, now: Instant, wall: float, s
         why = f"{target} was heard after the question, though its answer is missing"
     elif target in pair.left and elapsed_s(pair.heard.get(target, pair.started), now) < policy.unheard_s:
         why = f"the guard of {target} was stopped in order a moment ago: its silence is no death"
+    elif target in pair.unread and elapsed_s(pair.heard.get(target, pair.started), now) < policy.unheard_s:
+        why = f"the last word of {target} could not be read: it may have said that it leaves"
     elif gathering.claim.ports == "up-with-change":
         why = f"the switch ports of {target} are up while the switch shows change"
     elif site.forbids in ("storm", "storm-half-open"):
@@ -635,10 +644,10 @@ def _gone(pair: Pair, node: str, now: Instant, policy: Policy) -> bool:
 
 
 def _one_membership(pair: Pair, now: Instant) -> bool:
-    """Both guards, heard within 2 s and not stopped since, say that the other is a member of their cluster."""
+    """Both guards, by beats of the last 2 s and not stopped since, say that the other is a member of their cluster."""
     return all(
         node not in pair.left
-        and (last := pair.heard.get(node)) is not None
+        and (last := pair.beat_at.get(node)) is not None
         and elapsed_s(last, now) <= 2.0
         and (beat := pair.beats.get(node)) is not None
         and beat.peer_member is True
@@ -646,8 +655,17 @@ def _one_membership(pair: Pair, now: Instant) -> bool:
     )
 
 
+def stated(pair: Pair, node: str, policy: Policy) -> Beat | None:
+    """A node's last beat; None if it was heard for 2 s since without one: what it states now cannot be read."""
+    at, heard = pair.beat_at.get(node), pair.heard.get(node)
+    if at is None or heard is None or elapsed_s(at, heard) > policy.heard_s:
+        return None
+    return pair.beats.get(node)
+
+
 def _recently(pair: Pair, node: str, now: Instant, policy: Policy) -> bool:
-    last = pair.heard.get(node)
+    """Its guard beats, and can be read."""
+    last = pair.beat_at.get(node)
     return last is not None and elapsed_s(last, now) <= policy.heard_s
 
 

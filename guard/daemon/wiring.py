@@ -23,6 +23,7 @@ from guard.adapters.corosync import Corosync
 from guard.adapters.drbd import Drbd
 from guard.adapters.emit import Emitter
 from guard.adapters.groups import group_id
+from guard.adapters.inbox import told
 from guard.adapters.journal import FileJournal
 from guard.adapters.netlink import NetlinkLinks
 from guard.adapters.pacemaker import Pacemaker
@@ -57,7 +58,6 @@ from guard.ports import (
     WriteCounters,
 )
 from guard.settings import Fence, GuardSettings, SwitchSettings
-from guard.wire import Rejected
 
 FAREWELL_S = 0.4  # for the last word to leave
 
@@ -267,9 +267,6 @@ def _members(members: Any) -> Members:
 
 
 def _bus(settings: GuardSettings, clock: Clock, emit: Emit) -> buses.RunningBus:
-    def rejected(what: Rejected) -> None:
-        emit("message-rejected", f"{what.reason} {what.text}", {"reason": what.reason, "sender": what.sender})
-
     pair = settings.pair
     return buses.make(
         settings.bus,
@@ -278,7 +275,7 @@ def _bus(settings: GuardSettings, clock: Clock, emit: Emit) -> buses.RunningBus:
         site=settings.site,
         pair=pair.name,
         clock=clock,
-        on_reject=rejected,
+        on_reject=told(emit),
     )
 
 

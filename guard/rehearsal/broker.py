@@ -1,7 +1,7 @@
 """The broker between all parties, once something is wrong with it: down, forgetful, repeating, late, or split in two.
 
-A message that is delivered again passes what the shipped bus puts before the core: `guard.wire.Replays`, one for each
-process that listens. `bare` leaves it out, which is harder than what ships.
+A message that is delivered again passes what the shipped bus puts before the core: `guard.replays.Replays`, one for
+each process that listens. `bare` leaves it out, which is harder than what ships.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from guard.core.messages import ARBITER
-from guard.wire import Replays
+from guard.replays import Replays
 
 if TYPE_CHECKING:
     from guard.rehearsal.world import World

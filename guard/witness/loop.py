@@ -17,7 +17,7 @@ from guard.core.storm import Cell
 from guard.errors import PairguardError, Unavailable
 from guard.events import Emit
 from guard.ports import Bus, Clock, Delivery, Notifier
-from guard.wire import NAME
+from guard.wire import NAME, Unread
 from guard.witness.store import Store
 
 TICK_S = 0.05  # a gathering waits 0.3 s: a sixth of it
@@ -56,10 +56,14 @@ class Arbiter:
 
     async def _listen(self) -> None:
         async for delivery in self._bus.deliveries():
-            if self._inbox.full():
-                self._inbox.get_nowait()
-                self._emit("inbox-full", "the oldest message was dropped: the witness is behind", {})
-            self._inbox.put_nowait(delivery)
+            self.put(delivery)
+
+    def put(self, delivery: Delivery) -> None:
+        """One word to be decided on. `wire.Unread` as its body: it was said, and cannot be read."""
+        if self._inbox.full():
+            self._inbox.get_nowait()
+            self._emit("inbox-full", "the oldest message was dropped: the witness is behind", {})
+        self._inbox.put_nowait(delivery)
 
     async def _work(self) -> None:
         while True:
@@ -172,6 +176,9 @@ class _Work:
             self._report(pair, sender, message)
         cell = pair.kept.cell
         self.cells[cell] = storm.heard(self.cells[cell], pair, sender, message, self.now, policy)  # type: ignore[arg-type]
+        if isinstance(message, Unread):
+            self.pairs[pair.kept.pair] = arbiter.heard_unread(pair, sender, self.now, policy)
+            return
         site = self._site(pair.kept)
         pair, sends = arbiter.hear(pair, sender, message, self.now, self.wall, site, policy)  # type: ignore[arg-type]
         if isinstance(message, Bye):

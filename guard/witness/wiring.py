@@ -12,14 +12,15 @@ from guard.adapters import folders, logsink
 from guard.adapters.clock import BootClock, monotonic_usec
 from guard.adapters.control import ControlServer, PeerCred, anybody
 from guard.adapters.emit import Emitter
+from guard.adapters.inbox import told
 from guard.adapters.systemd import SystemdNotifier
 from guard.core.arbiter import shown_inhibits
 from guard.core.messages import ARBITER
 from guard.errors import Refused
 from guard.events import plain
-from guard.ports import Clock
+from guard.ports import Clock, Delivery
 from guard.settings import WitnessSettings
-from guard.wire import Rejected
+from guard.wire import Rejected, Unread
 from guard.witness.loop import Arbiter
 from guard.witness.store import Store
 
@@ -32,8 +33,12 @@ async def serve(settings: WitnessSettings) -> None:
     notifier = SystemdNotifier(monotonic_usec)
     store = Store(settings.paths.state / "witness.sqlite", clock.nonce())
 
+    tell = told(emit)
+
     def rejected(what: Rejected) -> None:
-        emit("message-rejected", f"{what.reason} {what.text}", {"reason": what.reason, "sender": what.sender})
+        tell(what)
+        if isinstance(what, Unread):  # it lives: nobody may win over it as over a dead one
+            arbiter.put(Delivery(what.sender, what, clock.now()))
 
     bus = buses.make(
         settings.bus, settings.keys, party=ARBITER, site=settings.site, pair="", clock=clock, on_reject=rejected
@@ -68,6 +73,7 @@ def _reader(arbiter: Arbiter, bus: buses.RunningBus, site: str, clock: Clock) ->
             "store_id": arbiter.store_id,
             "store_trouble": arbiter.store_trouble,
             "rejected": dict(bus.inbox.rejected),
+            "doubted": {party: sorted(kinds) for party, kinds in bus.inbox.doubted.items() if kinds},
             "pairs": [
                 {
                     "pair": name,

@@ -19,17 +19,15 @@ from guard.adapters.clock import BootClock
 from guard.core import messages
 from guard.core.instant import Age
 from guard.errors import SettingsError
+from guard.replays import LIVE_AGAIN, WINDOW, Replays
 from guard.wire import (
     BYTES_MAX,
-    LIVE_AGAIN,
     MESSAGES,
-    WINDOW,
     Envelope,
     Keyring,
     Kinds,
     Opener,
     Rejected,
-    Replays,
     Signer,
     checked_name,
     generate,
@@ -257,7 +255,7 @@ def test_the_same_bytes_are_taken_once() -> None:
 def test_a_refused_message_uses_nothing_up() -> None:
     """Only what was accepted counts as seen: a message refused at one party opens at the right one."""
     receiver, sealed = opener(), signer().seal("arbiter", BODY)
-    assert reason(receiver.open(resigned(sealed, {"kind": "shoot"}))) == "unknown-kind"
+    assert reason(receiver.open(resigned(sealed, {"to": "fs1b"}))) == "not-for-me"
     assert reason(receiver.open(sealed)) == "accepted"
 
 
