@@ -86,6 +86,7 @@ class Gathering:
     claim: Claim
     candidate: str
     started: Instant  # T_corr counts from here: an earlier gathering of the same candidate counts
+    came: Instant  # the claim: what it states is as old as that
     asked: Instant
     waits_for_target: bool  # it was heard shortly before, so it gets `answer_s`
     answer: Answer | None = None
@@ -136,21 +137,33 @@ def unknown_ack(beat: Beat) -> BeatAck:
 
 
 def hear(
-    pair: Pair, sender: str, message: Message, now: Instant, wall: float, site: Site, policy: Policy
+    pair: Pair,
+    sender: str,
+    message: Message,
+    now: Instant,
+    wall: float,
+    site: Site,
+    policy: Policy,
+    came: Instant | None = None,
 ) -> tuple[Pair, Sends]:
-    """One authentic message from one of the pair's two guards."""
-    if isinstance(message, Beat) and _overtaken(pair, sender, message, now):
+    """One authentic message from one of the pair's two guards. `came`: when, if it had to wait until now.
+
+    What is stated is as old as that. That its sender lives counts as of now, and so does a window that opens: behind a
+    queue the words of the living are late too, and only now anybody is asked.
+    """
+    came = now if came is None else came
+    if isinstance(message, Beat) and _overtaken(pair, sender, message, came):
         return pair, ()
     pair = _heard(pair, sender, now, policy)
     match message:
         case Beat():
-            return _beat(pair, sender, message, now, site, policy)
+            return _beat(pair, sender, message, now, came, site, policy)
         case Attest():
-            return _attest(pair, sender, message, now), ()
+            return _attest(pair, sender, message, came), ()
         case Claim():
-            return _claim(pair, sender, message, now, wall, site, policy)
+            return _claim(pair, sender, message, now, came, wall, site, policy)
         case Answer():
-            return _answer(pair, sender, message, now, wall, site, policy)
+            return _answer(pair, sender, message, now, came, wall, site, policy)
         case Commit():
             return _commit(pair, sender, message, now, site, policy)
         case CloseEra():
@@ -225,8 +238,10 @@ def _overtaken(pair: Pair, sender: str, beat: Beat, now: Instant) -> bool:
     return known is not None and recent and beat.seq <= known.seq
 
 
-def _beat(pair: Pair, sender: str, beat: Beat, now: Instant, site: Site, policy: Policy) -> tuple[Pair, Sends]:
-    pair = replace(pair, beats={**pair.beats, sender: beat}, beat_at={**pair.beat_at, sender: now})
+def _beat(
+    pair: Pair, sender: str, beat: Beat, now: Instant, came: Instant, site: Site, policy: Policy
+) -> tuple[Pair, Sends]:
+    pair = replace(pair, beats={**pair.beats, sender: beat}, beat_at={**pair.beat_at, sender: came})
     kept, peer = pair.kept, pair.kept.other(sender)
     if kept.inhibits.get(PEER_ALIVE) is not None and _one_membership(pair, now):
         pair = _without(pair, PEER_ALIVE)
@@ -268,7 +283,7 @@ def _attest(pair: Pair, sender: str, message: Attest, now: Instant) -> Pair:
 
 
 def _claim(
-    pair: Pair, sender: str, message: Claim, now: Instant, wall: float, site: Site, policy: Policy
+    pair: Pair, sender: str, message: Claim, now: Instant, came: Instant, wall: float, site: Site, policy: Policy
 ) -> tuple[Pair, Sends]:
     kept, target = pair.kept, pair.kept.other(sender)
     if message.evidence.node != sender:
@@ -292,6 +307,7 @@ def _claim(
         claim=message,
         candidate=sender,
         started=before.started if before is not None and credit else now,
+        came=came,
         asked=now,
         waits_for_target=heard is not None and elapsed_s(heard, now) <= policy.heard_s,
     )
@@ -302,7 +318,7 @@ def _claim(
 
 
 def _answer(
-    pair: Pair, sender: str, message: Answer, now: Instant, wall: float, site: Site, policy: Policy
+    pair: Pair, sender: str, message: Answer, now: Instant, came: Instant, wall: float, site: Site, policy: Policy
 ) -> tuple[Pair, Sends]:
     """A target's live answer counts only for the nonce it names, and only before the offer left."""
     candidate = pair.kept.other(sender)
@@ -311,7 +327,7 @@ def _answer(
         return pair, ()
     if message.evidence.node != sender:
         return pair, ()
-    gathering = replace(gathering, answer=message, answered=now)
+    gathering = replace(gathering, answer=message, answered=came)
     pair = replace(pair, gatherings={**pair.gatherings, candidate: gathering})
     if message.yielded and PEER_ALIVE in pair.kept.inhibits:
         pair = _without(pair, PEER_ALIVE)
@@ -483,7 +499,7 @@ def _bundle(pair: Pair, gathering: Gathering, now: Instant) -> judging.Bundle:
         age = elapsed_s(stored.at, now) if stored.boot_id == pair.boot_id else None
     bundle = judging.Bundle(
         candidate=claim.evidence,
-        candidate_age_s=elapsed_s(gathering.asked, now),
+        candidate_age_s=elapsed_s(gathering.came, now),
         target=target,
         fresh=fresh,
         target_age_s=age,

@@ -171,7 +171,7 @@ class _Work:
         if pair is None:
             self._stranger(sender, message)
             return
-        policy = self._owner._policy
+        policy, came = self._owner._policy, min(delivery.received, self.now)
         if isinstance(message, Beat):
             self._report(pair, sender, message)
         cell = pair.kept.cell
@@ -180,7 +180,7 @@ class _Work:
             self.pairs[pair.kept.pair] = arbiter.heard_unread(pair, sender, self.now, policy)
             return
         site = self._site(pair.kept)
-        pair, sends = arbiter.hear(pair, sender, message, self.now, self.wall, site, policy)  # type: ignore[arg-type]
+        pair, sends = arbiter.hear(pair, sender, message, self.now, self.wall, site, policy, came)  # type: ignore[arg-type]
         if isinstance(message, Bye):
             self.cells[pair.kept.cell] = storm.whole_again(self.cells[pair.kept.cell], pair.kept.pair, self.now)
         self._put(pair, sends)

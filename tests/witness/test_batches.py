@@ -21,10 +21,12 @@ import pytest
 from guard.core.arbiter import Kept
 from guard.core.instant import after
 from guard.core.messages import (
+    Answer,
     Attest,
     BeatAck,
     Claim,
     Closed,
+    CloseEra,
     Commit,
     Evidence,
     Init,
@@ -162,6 +164,39 @@ async def test_a_write_that_fails_takes_the_decision_back(tmp_path: Path) -> Non
     ]
     assert isinstance(won, Won)
     assert court.arbiter.store_trouble is None
+    court.store.close()
+
+
+@pytest.mark.asyncio
+async def test_what_waited_for_the_store_is_as_old_as_it_is(tmp_path: Path) -> None:
+    """S2, S3: a write took 8 s. An attest, a claim and beats that came before it are not taken for said just now: their
+    age is in the offer, and no era ends on them; but who was heard behind that queue is no dead one."""
+    court = Court(tmp_path)
+    await court.pairs(1)
+    court.clock.move(40.0)
+    came = court.clock.now()
+    queued: list[tuple[str, Any]] = [
+        ("p0a", Attest(7, evidence("p0a", role="primary"))),
+        *((node, statement(node, int(came))) for node in ("p0a", "p0b")),
+    ]
+    court.clock.move(8.0)
+    await court.arbiter.turn([Delivery(node, word, came, "p0") for node, word in queued])
+    pair = court.arbiter.pairs["p0"]
+    assert (pair.kept.testimony["p0a"].at, pair.beat_at["p0b"]) == (came, came)
+    assert pair.heard["p0b"] == court.clock.now()
+    _, said = (await court.hear(("p0b", CloseEra("c", 1, "close", "session-1"))))[-1]
+    assert said.reason == "not-whole"
+    claim = Claim(
+        "n1", "alone", evidence("p0a", role="primary", connected=False), "?"
+    )  # it sits: a living peer is no bar
+    await court.arbiter.turn([Delivery("p0a", claim, came, "p0")])
+    answer = Answer("n1", evidence("p0b", connected=False), yielded=False, quiet_for_s=0.0)
+    await court.arbiter.turn([Delivery("p0b", answer, came, "p0")])
+    [offer] = [word for _, word in await court.wait(1.0) if isinstance(word, Offer)]
+    assert offer.fresh == "live"
+    assert 8.0 < offer.candidate_age_s < 10.0
+    assert offer.target_age_s is not None
+    assert 8.0 < offer.target_age_s < 10.0
     court.store.close()
 
 
