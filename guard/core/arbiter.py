@@ -16,6 +16,8 @@ from guard.core.attest import Session, Testimony, attested, was_primary
 from guard.core.instant import Instant, elapsed_s
 from guard.core.lastwords import with_attested_gate, with_last_words
 from guard.core.messages import (
+    HOLDS_MAX,
+    TEXT_MAX,
     Answer,
     Ask,
     AskNonce,
@@ -38,11 +40,15 @@ from guard.core.messages import (
     Refused,
     SetInhibit,
     Won,
+    spelled,
 )
 from guard.core.policy import Policy
 from guard.core.register import Register, commit, end_era
 
 PEER_ALIVE = "peer-alive"
+PERSONS_MAX = 2 * HOLDS_MAX  # persons' inhibits that are kept, standing or ended
+ID_MAX = TEXT_MAX + 16  # "person:" and the key
+REASON_CUT = 40  # characters of a reason that is shortened
 LIFTED_MAX = 64  # released inhibits of which a late copy is known
 LEASE_KEPT_S = 60.0  # how often the rest of a lease is made durable
 BYE_STRAGGLERS_S = 1.0  # what was sent before a bye may come this much after it
@@ -177,6 +183,14 @@ def hear(
             persons = new.kind in ("person", "change")
             if persons and (new.id, new.since_wall) in pair.kept.lifted:  # a late copy of what was released
                 return pair, ((sender, Refused(message.nonce, "lifted", "this very inhibit was released")),)
+            if known is None and spelled(new.id) > ID_MAX:
+                return pair, ((sender, Refused(message.nonce, "too-long", "the name of this inhibit is too long")),)
+            if persons and known is None:
+                room = _with_room(pair)
+                if room is None:
+                    text = f"{PERSONS_MAX} holds stand on this pair already: release them"
+                    return pair, ((sender, Refused(message.nonce, "too-many-holds", text)),)
+                pair = room
             if new.since_wall == 0.0:  # a guard's core reads no wall clock: people get the arbiter's
                 standing = known is not None and not known.ended and known.since_wall > 0.0
                 new = replace(new, since_wall=known.since_wall if known is not None and standing else wall)
@@ -193,7 +207,7 @@ def hear(
             if found is not None and not found.ended:  # a lift that was overtaken by the next disturbance
                 return pair, ((sender, Refused(message.nonce, "not-ended", "this inhibit has not ended yet")),)
             if found is not None and found.kind in ("person", "change"):
-                pair = _keep(pair, lifted=(*pair.kept.lifted, (found.id, found.since_wall))[-LIFTED_MAX:])
+                pair = _lifted(pair, found)
             return _without(pair, message.id), ((sender, InhibitStored(message.nonce, message.id)),)
         case Bye():
             return replace(pair, left=pair.left | {sender}, left_at={**pair.left_at, sender: now}), ()
@@ -616,6 +630,27 @@ def shown_inhibits(pair: Pair, now: Instant) -> tuple[InhibitView, ...]:
         return replace(view, lease_s=max(view.lease_s - elapsed_s(since, now), 0.0))
 
     return tuple(left(view) for view in pair.kept.inhibits.values())
+
+
+def shortened(message: Message) -> Message:
+    """The same with its reasons cut, for a message that is too large: an answer that does not arrive is no answer."""
+    if not isinstance(message, BeatAck):
+        return message
+    return replace(message, inhibits=tuple(replace(i, reason=i.reason[:REASON_CUT]) for i in message.inhibits))
+
+
+def _with_room(pair: Pair) -> Pair | None:
+    """Room for one more inhibit of a person: of too many the oldest that has ended counts as lifted. None: none has."""
+    persons = [i for i in pair.kept.inhibits.values() if i.kind in ("person", "change")]
+    if len(persons) < PERSONS_MAX:
+        return pair
+    oldest = min((i for i in persons if i.ended), key=lambda i: i.since_wall, default=None)
+    return None if oldest is None else _without(_lifted(pair, oldest), oldest.id)
+
+
+def _lifted(pair: Pair, persons: InhibitView) -> Pair:
+    """A late copy of it will be known."""
+    return _keep(pair, lifted=(*pair.kept.lifted, (persons.id, persons.since_wall))[-LIFTED_MAX:])
 
 
 def _count_leases(pair: Pair, now: Instant) -> Pair:

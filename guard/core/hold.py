@@ -15,7 +15,7 @@ from typing import Literal
 
 from guard.core.evidence import Sign, SignKind, Up
 from guard.core.instant import Instant, elapsed_s
-from guard.core.messages import HoldStatement, InhibitView, LiftInhibit, SetInhibit
+from guard.core.messages import HOLDS_MAX, HoldStatement, InhibitView, LiftInhibit, SetInhibit
 from guard.core.step import (
     AnswerPerson,
     AskForecast,
@@ -139,7 +139,11 @@ def open_by_person(turn: Turn, event: OpenHold) -> None:
     name = f"person:{event.key}"
     known = turn.guard.memory.inhibits.get(name)
     if known is not None and not known.ended:
-        turn.do(AnswerPerson(event.id, "braked", "this very hold stands already"))
+        rest = "" if known.lease_s is None else f", {known.lease_s:.0f} s of its lease are left"
+        turn.do(AnswerPerson(event.id, "braked", f"this very hold stands already{rest}"))
+        return
+    if sum(i.kind == "person" and not i.ended for i in inhibits(turn.guard)) >= HOLDS_MAX:
+        turn.do(AnswerPerson(event.id, "too-many-holds", f"{HOLDS_MAX} holds of persons stand on this pair already"))
         return
     view = InhibitView(name, "person", event.owner, event.reason, event.since_wall, lease_s=event.lease_s)
     _set(turn, view)
@@ -185,12 +189,17 @@ def _same(theirs: InhibitView | None, own: InhibitView) -> bool:
         lease = own.lease_s == theirs.lease_s
     else:
         lease = theirs.lease_s - own.lease_s <= LEASE_SLACK_S
-    return lease and (theirs.id, theirs.kind, theirs.owner, theirs.reason, theirs.ended) == (
-        own.id,
-        own.kind,
-        own.owner,
-        own.reason,
-        own.ended,
+    whole = own.reason.startswith(theirs.reason)  # the arbiter cuts reasons where they do not fit into one answer
+    return (
+        lease
+        and whole
+        and (theirs.id, theirs.kind, theirs.owner, theirs.ended)
+        == (
+            own.id,
+            own.kind,
+            own.owner,
+            own.ended,
+        )
     )
 
 

@@ -11,10 +11,20 @@ from typing import Literal
 
 ARBITER = "arbiter"
 
+HOLDS_MAX = 16  # standing holds of persons on one pair; the arbiter keeps twice as many, ended ones among them
+TEXT_MAX = 500  # bytes of a key or a reason on the wire: a beat's answer carries those of every inhibit in 64 KiB
+
 Purpose = Literal["fence", "alone"]
 Basis = Literal["verdict", "tie", "yield", "cold", "announced", "person"]
 Ports = Literal["down-alone", "up-with-change", "?"]
 """What the switches say of the target's own ports: see `core.disturbance`."""
+
+
+def spelled(text: str) -> int:
+    """Bytes that a text may take on the wire, which is ASCII: what is not takes six, or twelve beyond U+FFFF."""
+    plain = sum(" " <= each <= "~" for each in text)
+    pairs = sum(each > "\uffff" for each in text)
+    return plain + text.count('"') + text.count("\\") + 6 * (len(text) - plain + pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import pwd
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from guard.core.evidence import Power
-from guard.core.messages import ARBITER, Init
+from guard.core.messages import ARBITER, TEXT_MAX, Init, spelled
 from guard.core.step import (
     AcceptStore,
     AgentAsks,
@@ -29,7 +30,7 @@ PERSON_S_MAX = 8.0  # a person's question is answered within this, or refused
 RELEASE_TRIES = 3  # a release may first have to ask the cluster's scheduler
 INIT_S_MAX = 8.0
 LEASE_S_MAX = 31 * 86400.0
-TEXT_MAX = 500  # characters of a reason or a key: every beat's answer carries it
+OWNER_MAX = 64  # characters of a user's name
 Say = Callable[[str], None]
 
 
@@ -154,9 +155,16 @@ class Asking:
         if not isinstance(lease, (int, float)) or isinstance(lease, bool) or not 0 < lease <= LEASE_S_MAX:
             raise Refused("cannot hold", f"the lease is {lease!r:.80}", "give --for, for example --for 30m")
         request = self._clock.nonce()
-        key = _text(args, "key") if args.get("key") else request
-        event = OpenHold(request, key, _owner(cred), _text(args, "reason"), float(lease), self._clock.wall())
+        owner, reason = _owner(cred), _text(args, "reason")
+        key = _text(args, "key") if args.get("key") else _key_of(self._guard().me, owner, reason)
+        event = OpenHold(request, key, owner, reason, float(lease), self._clock.wall())
         answer = await self._asked(request, event, PERSON_S_MAX, None)
+        if answer.get("outcome") == "too-many-holds":
+            raise Refused(
+                "cannot hold once more",
+                str(answer.get("text")),
+                "end them: pairguard release; or let one program hold with one --key",
+            )
         return {**answer, "key": key, "pair": self._pair}
 
     async def _release(self) -> dict[str, Any]:
@@ -223,14 +231,25 @@ def _text(args: Mapping[str, Any], key: str) -> str:
     value = args.get(key)
     if not isinstance(value, str) or not value:
         raise Refused(f"cannot read the request: {key} is missing", "", "see: man pairguardd")
-    if len(value) > TEXT_MAX or any("\ud800" <= char <= "\udfff" for char in value):
-        raise Refused(f"cannot read the request: {key}", f"longer than {TEXT_MAX} characters, or no text", "shorten it")
+    if spelled(value) > TEXT_MAX or any("\ud800" <= char <= "\udfff" for char in value):
+        raise Refused(
+            f"cannot read the request: {key}",
+            f"longer than {TEXT_MAX} characters (six each beyond ASCII), or no text",
+            "shorten it",
+        )
     return value
 
 
 def _owner(cred: Cred) -> str:
     """The person or program that asks, by the kernel's word."""
     try:
-        return f"{pwd.getpwuid(cred.uid).pw_name}[{cred.pid}]"
+        name = pwd.getpwuid(cred.uid).pw_name.encode("ascii", "backslashreplace").decode("ascii")
+        return f"{name[:OWNER_MAX]}[{cred.pid}]"
     except KeyError:
         return f"uid {cred.uid}[{cred.pid}]"
+
+
+def _key_of(node: str, owner: str, reason: str) -> str:
+    """Without a key the same reason of the same user on the same node is the same hold, however often it is given."""
+    user = owner.partition("[")[0]
+    return hashlib.sha256("\0".join((node, user, reason)).encode()).hexdigest()[:32]

@@ -117,10 +117,20 @@ class Arbiter:
     async def _say(self) -> None:
         while True:
             to, message = await self._outbox.get()
-            try:
-                await self._bus.send(to, message, expires_s=3.0)
-            except (PairguardError, ValueError) as error:  # too large, or no name: this one message, not the witness
+            error = await self._sent(to, message)
+            if error is not None:
+                short = arbiter.shortened(message)
+                error = error if short == message else await self._sent(to, short)
+            if error is not None:
                 self._emit("not-sent", f"{message.kind} to {to}: {error}", {"kind": message.kind}, page=True)
+
+    async def _sent(self, to: str, message: Message) -> str | None:
+        """Why it cannot be sent: too large, or to no name. That ends this one message, not the witness."""
+        try:
+            await self._bus.send(to, message, expires_s=3.0)
+        except (PairguardError, ValueError) as error:
+            return str(error)
+        return None
 
     def _tell_changes(self, before: Pair | None, kept: Kept) -> None:
         """One record for every change of a register or an inhibit."""

@@ -227,6 +227,12 @@ def test_hostile_json_is_only_refused(text: bytes) -> None:
     assert opened.text.isascii()
 
 
+@given(st.text(max_size=50))
+def test_what_a_text_takes_on_the_wire_is_known(text: str) -> None:
+    """The border's bound on reasons and keys holds for the bytes that are sent."""
+    assert len(json.dumps(text)) - 2 <= messages.spelled(text) <= 12 * len(text)
+
+
 def test_size_is_bounded_both_ways() -> None:
     """Over 64 KiB is neither read nor sent."""
     assert reason(opener().open(b"x" * (BYTES_MAX + 1))) == "oversized"

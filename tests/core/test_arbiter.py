@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from guard.core import arbiter
-from guard.core.arbiter import PEER_ALIVE, Site
+from guard.core.arbiter import PEER_ALIVE, PERSONS_MAX, Site
 from guard.core.instant import after
 from guard.core.messages import (
     Answer,
@@ -695,3 +695,26 @@ def test_a_loser_whose_resource_is_down_has_the_gate_that_it_attested(
     desk.wait(1.0)
     said = desk.commit(A, "n2", "alone")
     assert isinstance(said, Won) if refused is None else reason(said) == refused
+
+
+def test_the_arbiter_keeps_a_bounded_number_of_persons_holds() -> None:
+    """L1: past it a new one is refused, unless one has ended: the oldest such then counts as lifted. What is known can
+    still be ended and lifted, and the network's own inhibits always have room."""
+    desk = Desk().whole()
+    for n in range(PERSONS_MAX):
+        desk.inhibit(A, f"person:{n}", "person", since_wall=float(n + 1))
+    [(_, said)] = desk.inhibit(A, "person:more", "person", since_wall=99.0)
+    assert reason(said) == "too-many-holds"
+    desk.inhibit(B, f"disturbance:{B}")
+    assert len(desk.inhibits) == PERSONS_MAX + 1
+    for n in (7, 5):
+        desk.inhibit(A, f"person:{n}", "person", since_wall=float(n + 1), ended=True)
+    desk.inhibit(A, "person:more", "person", since_wall=99.0)
+    assert "person:more" in desk.inhibits
+    assert "person:5" not in desk.inhibits
+    [(_, said)] = desk.inhibit(A, "person:5", "person", since_wall=6.0)
+    assert reason(said) == "lifted"
+    desk.lift(A, "person:7")
+    assert "person:7" not in desk.inhibits
+    [(_, said)] = desk.inhibit(A, "person:" + "ü" * 100, "person")
+    assert reason(said) == "too-long"

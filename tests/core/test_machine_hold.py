@@ -12,9 +12,9 @@ from guard.core.claim import refusing
 from guard.core.claiming import inhibited
 from guard.core.evidence import Disk, Forecast, Up, unseen_cluster
 from guard.core.instant import Instant, after
-from guard.core.messages import InhibitView, LiftInhibit
+from guard.core.messages import HOLDS_MAX, InhibitView, LiftInhibit, SetInhibit
 from guard.core.policy import Policy
-from guard.core.step import ClearHold, HoldWritten, OpenHold, SawVolumes, Send, SetHold, Step, Tick
+from guard.core.step import AnswerPerson, ClearHold, HoldWritten, OpenHold, SawVolumes, Send, SetHold, Step, Tick
 from guard.core.turn import Turn, braked
 
 POLICY = Policy()
@@ -244,3 +244,36 @@ def test_a_reading_that_is_the_same_changes_nothing_durable() -> None:
     guard, now = guard_of(world, "A"), world.nodes["A"].local()
     after_it, _ = run(guard, SawVolumes(guard.volumes), now)
     assert after_it.memory == guard.memory
+
+
+def test_persons_hold_a_pair_a_bounded_number_of_times() -> None:
+    """L1: every beat's answer carries every hold; past what fits into one message the pair would be deaf for good. The
+    seventeenth is refused in words, one that stands already is not, and after a release there is room again."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+
+    def hold_of(key: str) -> str:
+        nonlocal guard
+        guard, effects = run(guard, OpenHold("o", key, "anna", "work", 600.0, 1.0), now)
+        [answer] = of(effects, AnswerPerson)
+        return answer.outcome
+
+    assert [hold_of(f"k{n}") for n in range(HOLDS_MAX)] == ["braked"] * HOLDS_MAX
+    assert hold_of("one-more") == "too-many-holds"
+    assert hold_of("k3") == "braked"
+    assert len(guard.memory.inhibits) == HOLDS_MAX
+    ended = {name: replace(view, ended=True) for name, view in guard.memory.inhibits.items()}
+    guard = replace(guard, memory=replace(guard.memory, inhibits=ended))
+    assert hold_of("one-more") == "braked"
+
+
+def test_a_reason_that_the_arbiter_cut_is_not_said_again() -> None:
+    """An answer with cut reasons still shows the hold as it is: repeating it would be a word every half second."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    guard, _ = run(guard, OpenHold("o", "k", "anna", "work on switch one", 600.0, 1.0), now)
+    for reason, again in (("work on", 0), ("another", 1)):
+        view = replace(guard.memory.inhibits["person:k"], reason=reason)
+        told = replace(guard, ack=replace(guard.ack, inhibits=(view,)), due={})
+        _, effects = run(told, Tick(), now)
+        assert len([e for e in of(effects, Send) if isinstance(e.message, SetInhibit)]) == again

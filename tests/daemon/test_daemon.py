@@ -294,6 +294,25 @@ async def test_a_persons_hold_is_durable_and_bad_orders_change_nothing(node: Nod
 
 
 @pytest.mark.asyncio
+async def test_the_same_order_without_a_key_is_the_same_hold(node: Node) -> None:
+    """A script that says `hold` again and again holds once; another reason is another hold; an owner's many letters
+    count as the bytes that they take."""
+    async with node.daemon():
+        first = await node.ask("hold", reason="work", lease_s=60.0)
+        again = await node.ask("hold", reason="work", lease_s=60.0)
+        assert first["key"] == again["key"]
+        assert (await node.ask("hold", reason="other work", lease_s=60.0))["key"] != first["key"]
+        with pytest.raises(Refused, match="longer"):
+            await node.ask("hold", reason="ü" * 400, lease_s=60.0)
+        for n in range(14):
+            await node.ask("hold", reason=f"work {n}", lease_s=60.0)
+        with pytest.raises(Refused, match="release") as refused:
+            await node.ask("hold", reason="one more", lease_s=60.0)
+        assert "--key" in str(refused.value)
+        assert len((await node.status())["hold"]["inhibits"]) == 16
+
+
+@pytest.mark.asyncio
 async def test_a_client_that_goes_away_takes_its_request_with_it(node: Node) -> None:
     """The fence agent is killed while it waits: the guard has no such request any more."""
     async with node.daemon():

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from guard.core.arbiter import Kept
 from guard.core.instant import after
 from guard.core.messages import (
+    ARBITER,
     Answer,
     Attest,
     BeatAck,
@@ -29,16 +31,20 @@ from guard.core.messages import (
     CloseEra,
     Commit,
     Evidence,
+    InhibitView,
     Init,
+    LiftInhibit,
     Message,
     Offer,
     Refused,
+    SetInhibit,
     Won,
 )
 from guard.core.policy import Policy
 from guard.core.register import Register, commit
 from guard.errors import SettingsError, Unavailable, Unreadable
 from guard.ports import Delivery
+from guard.wire import Signer
 from guard.witness.loop import Arbiter
 from guard.witness.store import SCHEMA, Store, parse_kept, plain_kept
 from tests.adapters.bus_contract import until
@@ -436,3 +442,53 @@ def test_a_store_of_a_newer_witness_says_so(tmp_path: Path) -> None:
     path = store_of(tmp_path, SCHEMA + 1)
     with pytest.raises(Unreadable, match=f"version {SCHEMA + 1} of its rows, this witness knows version {SCHEMA}"):
         Store(path, "store-2")
+
+
+class Sealing(Court):
+    """What it says goes through the real signer, with its limit of 64 KiB."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._signer = Signer(ARBITER, "lab", Ed25519PrivateKey.generate(), self.clock)
+
+    async def send(self, to: str, body: object, *, expires_s: float) -> bool:
+        self._signer.seal(to, body)
+        return await super().send(to, body, expires_s=expires_s)
+
+
+def acks(court: Court) -> list[BeatAck]:
+    """The answers to beats that left and name an inhibit."""
+    said = [word[1] for word in court.order if isinstance(word, tuple)]
+    return [body for body in said if isinstance(body, BeatAck) and body.inhibits]
+
+
+@pytest.mark.asyncio
+async def test_an_answer_that_is_too_large_is_shortened(tmp_path: Path) -> None:
+    """L1: a pair that earlier builds let be held 200 times is not deaf: the answer comes, with every inhibit in it and
+    its reason cut, and each of them can be ended and lifted."""
+    court = Sealing(tmp_path)
+    await court.pairs(1)
+    held = {
+        f"person:{n:032x}": InhibitView(f"person:{n:032x}", "person", "root[1]", "x" * 500, 1.0) for n in range(200)
+    }
+    pair = court.arbiter.pairs["p0"]
+    court.arbiter.pairs["p0"] = replace(pair, kept=replace(pair.kept, inhibits=held))
+    task = asyncio.create_task(court.arbiter.run())
+    try:
+        await court.arbiter.turn(
+            [Delivery("p0a", statement("p0a", int(court.clock.now()) + 1), court.clock.now(), "p0")]
+        )
+        await until(lambda: bool(acks(court)), "the answer leaves")
+        [ack] = acks(court)
+        assert {i.id for i in ack.inhibits} == set(held)
+        assert "not-sent" not in court.logged
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    for view in held.values():
+        ended = SetInhibit("s", replace(view, ended=True))
+        await court.arbiter.turn(
+            [Delivery("p0a", w, court.clock.now(), "p0") for w in (ended, LiftInhibit("l", view.id))]
+        )
+    assert court.arbiter.pairs["p0"].kept.inhibits == {}
+    court.store.close()
