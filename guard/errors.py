@@ -38,5 +38,11 @@ class Refused(PairguardError):
     """An order that pairguard will not carry out now."""
 
 
+def exit_code(error: PairguardError) -> int:
+    """What a daemon that cannot start ends with: 75 (EX_TEMPFAIL, sysexits.h) for what may mend itself, so systemd
+    tries again for ever; 89 for settings and damaged files, which only a person mends, so it does not."""
+    return 75 if isinstance(error, Unavailable) else 89
+
+
 class InvariantBroken(BaseException):
     """A rule of DESIGN.md (S1-S7) was about to be broken by our own code. Nothing may swallow this."""

@@ -145,12 +145,27 @@ async def run(
     hooks: Hooks | None = None,
     read: Callable[[], GuardSettings] | None = None,
 ) -> None:
-    """The guard's whole life, in the order of DESIGN.md section 4, Guard start."""
-    pair = settings.pair
-    notifier = SystemdNotifier(monotonic_usec)
+    """The guard's whole life. `SettingsError`, `Unreadable` or `Unavailable`: it cannot start."""
+    gid = group_id(settings.control.group)
     folders.made(settings.paths.state, 0o750)
     folders.made(settings.paths.run, 0o755)
-    journal = FileJournal(settings.paths.state / f"{pair.node}.journal", clock)
+    with FileJournal(settings.paths.state / f"{settings.pair.node}.journal", clock) as journal:
+        await _run(settings, around, clock, emit, journal, gid, hooks, read)
+
+
+async def _run(
+    settings: GuardSettings,
+    around: Surroundings,
+    clock: Clock,
+    emit: Emitter,
+    journal: FileJournal,
+    gid: int | None,
+    hooks: Hooks | None,
+    read: Callable[[], GuardSettings] | None,
+) -> None:
+    """In the order of DESIGN.md section 4, Guard start."""
+    pair = settings.pair
+    notifier = SystemdNotifier(monotonic_usec)
     killed = await around.shooter.clear()
     if killed:
         emit("shots-cleared", f"{killed} processes of an earlier guard's shots were killed", {"killed": killed})
@@ -183,7 +198,7 @@ async def run(
     loop.give_hands(acting)
     await loop.begin(first)
     watching = _watching(settings, around, bus, clock, loop, emit)
-    sockets = _sockets(settings, clock, loop, waiting, world, emit)
+    sockets = _sockets(settings, clock, loop, waiting, world, emit, gid)
     if hooks is not None:
         hooks.farewell = partial(_farewell, loop, clock)
         if read is not None:
@@ -203,7 +218,6 @@ async def run(
     finally:
         emit("guard-stopping", "the guard stops; running services go on", {})
         notifier.stopping()
-        journal.close()
 
 
 async def _farewell(loop: Loop, clock: Clock) -> None:
@@ -302,7 +316,7 @@ def _watching(
 
 
 def _sockets(
-    settings: GuardSettings, clock: Clock, loop: Loop, waiting: Waiting, world: World, emit: Emitter
+    settings: GuardSettings, clock: Clock, loop: Loop, waiting: Waiting, world: World, emit: Emitter, gid: int | None
 ) -> tuple[ControlServer, ...]:
     asking = Asking(
         site=settings.site,
@@ -319,7 +333,6 @@ def _sockets(
     def bug(error: Exception) -> None:
         emit("bug", f"a request could not be answered: {error}", {"error": type(error).__name__}, page=True)
 
-    gid = group_id(settings.control.group)
     run_dir = settings.paths.run
     return (
         ControlServer(run_dir / "control.sock", 0o660, asking.write, root_or_group(gid), gid=gid, on_bug=bug),

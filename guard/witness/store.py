@@ -52,8 +52,10 @@ class Store:
                 self._migrate(schema)
                 schema = SCHEMA
             self._db.execute("COMMIT")
-        except (sqlite3.DatabaseError, OSError) as error:
+        except (sqlite3.OperationalError, OSError) as error:  # full, locked, not reachable: that passes
             raise _unavailable(path, "open", error) from error
+        except sqlite3.DatabaseError as error:
+            raise Unreadable(f"cannot open the store {path}", str(error), "keep the file, look at the disk") from error
         except Unreadable:
             self.close()
             raise

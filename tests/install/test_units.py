@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from guard.errors import Refused, SettingsError, Unavailable, Unreadable, exit_code
+
 SYSTEMD = Path(__file__).resolve().parents[2] / "packaging" / "systemd"
 UNITS = ("pairguardd.service", "pairguard-witness.service", "pairguard.slice")
 EXPOSURE_MAX = {"pairguardd.service": 50, "pairguard-witness.service": 15}
@@ -80,11 +82,13 @@ def test_the_guard_is_ready_before_pacemaker_but_not_its_condition() -> None:
 
 
 def test_a_guard_that_hangs_or_dies_is_started_again_and_one_with_bad_settings_is_not() -> None:
-    """89 means that a person must mend the settings: trying for ever would only hide that."""
+    """89 means that a person must mend the settings: trying for ever would only hide that. All else is tried again."""
     for name in EXPOSURE_MAX:
         service = Unit(name)["Service"]
         assert service["Restart"] == "always"
         assert service["RestartPreventExitStatus"] == "89"
+        assert [exit_code(kind("x")) for kind in (SettingsError, Unreadable, Refused)] == [89] * 3
+        assert exit_code(Unavailable("x")) == 75
         assert int(service["WatchdogSec"]) >= 5
 
 

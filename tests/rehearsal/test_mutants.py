@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     *("guard", "fencing", "configs/examples"),
-    *(f"tests/{part}" for part in ("core", "rehearsal", "agents", "witness", "captures", "model")),
+    *(f"tests/{part}" for part in ("core", "rehearsal", "agents", "witness", "captures", "model", "daemon", "adapters")),
 )
 
 

@@ -296,10 +296,10 @@ async def test_a_damaged_store_stops_the_start_in_plain_words(hub: Site, damage:
 
 @pytest.mark.asyncio
 async def test_two_witnesses_never_share_a_store(hub: Site) -> None:
-    """The second ends with 89 and says so; the first goes on."""
+    """The second ends with 75 and says so; the first goes on."""
     async with hub.witness() as first, hub.guards(A) as [a]:
         second = hub.start()
-        assert await second.ended() == 89
+        assert await second.ended() == 75
         assert "cannot open the store" in second.said
         assert first.process.poll() is None
         await a.acked()
