@@ -147,7 +147,10 @@ class Supervisor:
         timeout_s: float,
         start_by: Instant | None,
     ) -> Run:
-        lifeline, ours = os.pipe()
+        try:
+            lifeline, ours = os.pipe()
+        except OSError as error:
+            raise Unavailable("cannot start the delegate", error.strerror or str(error)) from error
         process: Process | None = None
         pipes: set[asyncio.Task[None]] = set()
         said, complained = bytearray(), bytearray()

@@ -81,7 +81,7 @@ CATALOGUE: Mapping[str, str] = {
     "store-failed": "the store cannot be written: nothing is decided",
     "inbox-full": "the witness is behind: the oldest message was dropped",
     "not-sent": "a message of ours cannot be sent at all: too large, or to no name; fields: kind",
-    "bug": "a request met a bug of ours; fields: error",
+    "bug": "a request or an order met a bug of ours; fields: error",
 }
 
 

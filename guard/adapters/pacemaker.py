@@ -273,10 +273,13 @@ class Pacemaker:
         return None
 
     async def _difference(self, before: str, later: str, until: Instant) -> str:
-        with tempfile.TemporaryDirectory(prefix="pairguard-") as folder:  # mode 0700: it may hold passwords
-            argv = ["crm_diff", "--original", _stored(folder, "old.xml", before)]
-            argv += ["--new", _stored(folder, "new.xml", later)]
-            ran = await self._run(argv, deadline_s=self._left(until))
+        try:
+            with tempfile.TemporaryDirectory(prefix="pairguard-") as folder:  # mode 0700: it may hold passwords
+                argv = ["crm_diff", "--original", _stored(folder, "old.xml", before)]
+                argv += ["--new", _stored(folder, "new.xml", later)]
+                ran = await self._run(argv, deadline_s=self._left(until))
+        except OSError as error:
+            raise Unavailable("cannot make a patch", str(error), f"make room: df {tempfile.gettempdir()}") from error
         if "<diff" not in ran.out:  # crm_diff answers 1 where the two differ
             raise Unavailable("cannot make a patch", _said(ran))
         return ran.out

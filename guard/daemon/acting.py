@@ -1,6 +1,7 @@
 """The guard's hands: each effect of the core carried out on the world, its result brought back as an event.
 
-Orders of one kind to one place never overlap; what is asked again meanwhile is dropped, for the core repeats it.
+1. Orders of one kind to one place never overlap; what is asked again meanwhile is dropped, for the core repeats it.
+2. A hand that meets a bug of ours fails alone: it is paged, and the core hears the failure of what it ordered.
 """
 
 from __future__ import annotations
@@ -141,23 +142,25 @@ class Acting:
             case Progress(request, text):
                 self._waiting.tell(request, text)
             case ReadPower(token, target, delay_s):
-                self._start(f"power:{token}", self._read_power(token, target, delay_s))
+                self._start(f"power:{token}", self._read_power(token, target, delay_s), PowerRead(token, Power.UNKNOWN))
             case Fire(intent, action, target, start_by):
-                self._start(f"fire:{intent}", self._fire(intent, action, target, start_by))
+                left = ShotEnded(intent, None, clean=False)
+                self._start(f"fire:{intent}", self._fire(intent, action, target, start_by), left)
             case PowerOn(target):
                 self._start(f"on:{target}", self._power_on(target))
             case SuspendWrites(nonce):
-                self._start(f"suspend:{nonce}", self._suspend(nonce))
+                self._start(f"suspend:{nonce}", self._suspend(nonce), Suspended(nonce, False))
             case ResumeWrites():
-                self._start("resume", self._resume())
+                self._start("resume", self._resume(), Resumed(False))
             case OutdateOwn():
                 self._start("outdate", self._hand("outdate", self._world.replication.outdate))
             case SetHold(hold_id):
-                self._start("hold", self._hold(hold_id, on=True))
+                self._start("hold", self._hold(hold_id, on=True), HoldWritten(True, False))
             case ClearHold(hold_id):
-                self._start("hold", self._hold(hold_id, on=False))
+                self._start("hold", self._hold(hold_id, on=False), HoldWritten(False, False))
             case AskForecast(lost, without_hold):
-                self._start(f"forecast:{without_hold}", self._forecast(lost, without_hold))
+                unknown = Forecasted(without_hold, Forecast(error="the question met a bug"))
+                self._start(f"forecast:{without_hold}", self._forecast(lost, without_hold), unknown)
             case PurgeShot(shot):
                 self._start(f"purge:{shot.target}", self._purge(shot))
             case Bar(node, on):
@@ -167,27 +170,44 @@ class Acting:
             case Note() | Persisted():
                 pass  # the loop's own
 
-    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, key: str, work: Coroutine[Any, Any, None], failed: Event | None = None) -> None:
+        """`failed`: what the core hears if a bug of ours ends the work."""
         if key in self._busy or self._group is None:
             work.close()
             return
         self._busy.add(key)
-        self._group.create_task(self._once(key, work), name=key)
+        self._group.create_task(self._once(key, work, failed), name=key)
 
-    async def _once(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _once(self, key: str, work: Coroutine[Any, Any, None], failed: Event | None) -> None:
         try:
-            await work
+            if await self._met_a_bug(key.partition(":")[0], work) and failed is not None:
+                if isinstance(failed, ShotEnded):
+                    await self._cleared()
+                self._put(failed)
         finally:
             self._busy.discard(key)
 
+    async def _met_a_bug(self, hand: str, work: Coroutine[Any, Any, None]) -> bool:
+        """Run `work`; True if it ended by an exception that nobody foresaw, which is paged."""
+        ended: BaseException | None = (await asyncio.gather(work, return_exceptions=True))[0]
+        if ended is None:
+            return False
+        if not isinstance(ended, Exception):
+            raise ended  # InvariantBroken: nothing survives it
+        name = type(ended).__name__
+        self._emit("bug", f"the hand {hand} met a bug: {name}: {ended}", {"error": name}, page=True)
+        return True
+
     async def _sender(self) -> None:
         while True:
-            send = await self._outbox.get()
-            try:
-                await self._world.bus.send(send.to, send.message, expires_s=send.expires_s)
-            except (PairguardError, ValueError) as error:  # too large: this one message, not the guard
-                kind = send.message.kind
-                self._emit("not-sent", f"{kind} to {send.to}: {error}", {"kind": kind}, page=True)
+            await self._met_a_bug("send", self._sent(await self._outbox.get()))
+
+    async def _sent(self, send: Send) -> None:
+        try:
+            await self._world.bus.send(send.to, send.message, expires_s=send.expires_s)
+        except (PairguardError, ValueError) as error:  # too large: this one message, not the guard
+            kind = send.message.kind
+            self._emit("not-sent", f"{kind} to {send.to}: {error}", {"kind": kind}, page=True)
 
     async def _read_power(self, token: str, target: str, delay_s: float) -> None:
         await self._clock.sleep(delay_s)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -342,6 +344,24 @@ async def test_a_program_that_hangs_costs_no_more_than_the_deadline() -> None:
     assert not await cluster.clear_hold("h")
     assert (await cluster.forecast(lost=PEER, without_hold=False)).error is not None
     assert not await cluster.purge(PendingShot(PEER, "reboot", "c", NODE, "pending"))
+
+
+@pytest.mark.asyncio
+async def test_a_full_tmp_fails_the_edit_and_nothing_else() -> None:
+    """The two versions cannot be stored for crm_diff: not written, and it says where to make room."""
+    folders: list[str] = []
+
+    async def full(argv: Sequence[str], *, deadline_s: float, stdin: bytes | None = None, **_: object) -> Ran:
+        if argv[0] != "crm_diff":
+            return Ran(0, capture("cib-whole.xml"), "")
+        folders.append(str(argv[2]))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    cluster = Pacemaker(NODE, PEER, clock=BootClock(), run=full)
+    assert not await cluster.set_hold("h")
+    assert len(folders) == 1
+    assert "No space left on device" in str(cluster.trouble)
+    assert "make room" in str(cluster.trouble)
 
 
 # ---------------------------------------------------------------- on the real pair

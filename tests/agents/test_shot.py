@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -268,6 +269,24 @@ async def test_cancelled_shot_is_ended(supervisor: Supervisor, delegate: Writer)
     with pytest.raises(asyncio.CancelledError):
         await firing
     await asyncio.to_thread(until, lambda: not any(alive(pid) for pid in pids), "the tree is dead")
+
+
+@pytest.mark.asyncio
+async def test_without_file_descriptors_nothing_is_started(supervisor: Supervisor, delegate: Writer) -> None:
+    """`Unavailable`, as for anything else that is missing; the guard lives, and the next shot is fired."""
+    device = delegate('echo ran >> "$0.ran"')
+    assert (await supervisor.fire(device, "status", "there", "warm", None)).exit_code == 0
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 1, before[1]))  # one is left, and a pipe needs two
+    try:
+        with pytest.raises(Unavailable, match="cannot start the delegate"):
+            await supervisor.fire(device, "off", "there", "one", None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert trace(device, ".ran") == "ran\n"
+    assert (await supervisor.fire(device, "off", "there", "two", None)).exit_code == 0
 
 
 @pytest.mark.asyncio

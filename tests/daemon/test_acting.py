@@ -11,12 +11,36 @@ from typing import Any
 import pytest
 
 from guard.adapters.clock import BootClock
-from guard.core.evidence import PendingShot
+from guard.core.evidence import PendingShot, Power
 from guard.core.instant import Instant, after
-from guard.core.step import AnswerAgent, ClearHold, Event, Fire, HoldWritten, PowerOn, PurgeShot, ShotEnded
+from guard.core.messages import Bye
+from guard.core.step import (
+    AnswerAgent,
+    AskForecast,
+    Bar,
+    ClearHold,
+    Effect,
+    Event,
+    Fire,
+    Forecasted,
+    HoldWritten,
+    OutdateOwn,
+    PowerOn,
+    PowerRead,
+    PurgeShot,
+    ReadPower,
+    Resumed,
+    ResumeWrites,
+    Send,
+    SetHold,
+    ShotEnded,
+    Suspended,
+    SuspendWrites,
+    Unblock,
+)
 from guard.daemon import acting as hands
 from guard.daemon.acting import Acting, Waiting, World
-from guard.errors import Unavailable
+from guard.errors import InvariantBroken, Unavailable
 from guard.ports import DeviceSettings, ShotResult
 from tests.adapters.bus_contract import until
 
@@ -182,3 +206,74 @@ async def test_a_shot_that_cannot_be_ended_is_cleared_again_and_again_until_it_i
         await until(lambda: bool(bench.events), "it ended")
     assert bench.shots_cleared == []
     assert bench.events == [ShotEnded("shot-1", None, clean=False)]
+
+
+FAR = Instant(2**62)
+FAILED: list[tuple[Effect, Event | None]] = [
+    (Send("arbiter", Bye("x"), 1.0), None),
+    (ReadPower("t", "b", 0.0), PowerRead("t", Power.UNKNOWN)),
+    (Fire("i", "off", "b", FAR), ShotEnded("i", None, clean=False)),
+    (PowerOn("b"), None),
+    (SuspendWrites("n"), Suspended("n", False)),
+    (ResumeWrites(), Resumed(False)),
+    (OutdateOwn(), None),
+    (SetHold("h"), HoldWritten(True, False)),
+    (ClearHold("h"), HoldWritten(False, False)),
+    (AskForecast("b", True), None),
+    (PurgeShot(SHOT), None),
+    (Bar("b", True), None),
+    (Unblock(), None),
+]
+
+
+class Buggy(Bench):
+    """Every order raises what nobody foresaw, but that what a shot left can be cleared."""
+
+    kind: type[BaseException] = OSError
+
+    async def clear(self) -> int:
+        self.shots_cleared.append(True)
+        return 0
+
+    async def order(self, *_: object, **__: object) -> bool:
+        raise self.kind(28, "No space left on device")
+
+    fire = on = purge = clear_hold = restore_devices = order  # type: ignore[assignment]
+    send = status = set_hold = forecast = bar = suspend = resume = outdate = unblock = order
+
+
+@pytest.mark.parametrize(("effect", "failed"), FAILED, ids=[type(each).__name__ for each, _ in FAILED])
+@pytest.mark.asyncio
+async def test_a_hand_that_meets_a_bug_fails_alone(effect: Effect, failed: Event | None) -> None:
+    """A full /tmp, no file descriptors left: it is paged, the core hears of a failure, the other hands go on."""
+    bench = Buggy()
+    async with bench.hands() as acting:
+        for count in (1, 2):
+            acting.carry_out(effect)
+            await until(lambda n=count: len(bench.logged) == n, "it is said")  # type: ignore[misc]
+            heard = count if failed is not None or isinstance(effect, AskForecast) else 0
+            await until(lambda n=heard: len(bench.events) == n, "the core hears it")  # type: ignore[misc]
+            await until(lambda: not acting._busy, "the hand is free again")
+    assert {event for event, _ in bench.logged} == {"bug"}
+    if isinstance(effect, AskForecast):
+        assert all(isinstance(e, Forecasted) and not e.forecast.harmless() for e in bench.events)
+    elif failed is not None:
+        assert bench.events == [failed, failed]
+    assert bool(bench.shots_cleared) == isinstance(effect, Fire)
+
+
+@pytest.mark.asyncio
+async def test_a_broken_invariant_in_a_hand_ends_the_guard() -> None:
+    """Nothing swallows it, so that nothing is done after it."""
+    bench = Buggy()
+    bench.kind = InvariantBroken
+    port: Any = bench
+    world = World(port, port, port, port, port, port, port, {})
+    acting = Acting(world, bench.clock, bench.events.append, bench.emit, bench.waiting)
+    running = asyncio.create_task(acting.run())
+    await asyncio.sleep(0)
+    acting.carry_out(SetHold("h"))
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await asyncio.wait_for(running, 20)
+    assert caught.value.subgroup(InvariantBroken) is not None
+    assert bench.logged == []
