@@ -32,12 +32,17 @@ def mount_of(mountinfo: str) -> Path | None:
     return None
 
 
-def find_mount(mountinfo_file: Path = MOUNTINFO) -> Path:
-    """As `mount_of`, from the file. Raises `Unavailable` if there is none."""
+def mounted(mountinfo_file: Path = MOUNTINFO) -> Path | None:
+    """As `mount_of`, from the file. Raises `Unavailable` if that cannot be read."""
     try:
-        mount = mount_of(mountinfo_file.read_text(encoding="utf-8", errors="surrogateescape"))
+        return mount_of(mountinfo_file.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
         raise Unavailable(f"cannot read {mountinfo_file}", str(error), "is /proc mounted?") from error
+
+
+def find_mount(mountinfo_file: Path = MOUNTINFO) -> Path:
+    """As `mounted`. Raises `Unavailable` if there is none."""
+    mount = mounted(mountinfo_file)
     if mount is None:
         next_step = "mount it (systemd.unified_cgroup_hierarchy=1); without it a shot cannot be ended for certain"
         raise Unavailable("cannot supervise a shot", "no writable cgroup v2 is mounted", next_step)

@@ -24,9 +24,10 @@ from pathlib import Path
 from fencing import cgroup, delegate, sockdiag
 from guard.core.instant import Instant, after, elapsed_s
 from guard.errors import Refused, Unavailable, Unreadable
-from guard.ports import Clock, DeviceSettings, ShotResult
+from guard.ports import Cleared, Clock, DeviceSettings, ShotResult
 
 PARENT = "pairguard-shots"  # below the root of the hierarchy, outside the guard's own unit: `clear` must find it again
+SHOT = "shot-"  # how the groups of shots are named; readings and switching on have names of their own
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LANG = "C.UTF-8"  # agents match untranslated output of the tools they call
 LOOK_S = 0.05  # how often the deadline and the emptiness of the group are looked at
@@ -88,7 +89,7 @@ class Supervisor:
 
         After `start_by` nothing is started any more.
         """
-        ran = await self.run(device, action, node, f"shot-{shot_id}", device.timeout_s, start_by)
+        ran = await self.run(device, action, node, SHOT + shot_id, device.timeout_s, start_by)
         return ShotResult(
             ran.exit_code,
             ran.clean,
@@ -99,17 +100,32 @@ class Supervisor:
             started=ran.exit_code != delegate.NOT_STARTED,
         )
 
-    async def clear(self) -> int:
-        """End whatever an earlier guard of this node left. Raises `Unavailable` if something cannot be ended."""
+    async def clear(self) -> Cleared:
+        """End whatever an earlier guard of this node left, each run for itself; what cannot be ended is named."""
+        mount = cgroup.mounted(self._mountinfo)
+        if mount is None or not (mount / self._below).exists():  # no cgroup v2: no earlier guard had one either
+            return Cleared(0)
+        left = [group for group in (mount / self._below).iterdir() if group.is_dir()]
+        endings = [_Ending() for _ in left]
+        ended = await asyncio.gather(*map(self._ended, left, endings))
+        stuck = {group.name for group, done in zip(left, ended, strict=True) if not done}
+        if not stuck:
+            cgroup.remove(mount / self._below)
+        shots = frozenset(name.removeprefix(SHOT) for name in stuck if name.startswith(SHOT))
+        return Cleared(sum(ending.killed for ending in endings), shots)
+
+    async def end(self, shot_id: str) -> None:
+        """End what is left of that one shot. Raises `Unavailable` if it cannot be ended; no other run is touched."""
+        mount = cgroup.mounted(self._mountinfo)
+        if mount is not None and (group := mount / self._below / (SHOT + shot_id)).exists():
+            await self._empty(group, _Ending(), kill=True)
+
+    async def _ended(self, group: Path, ending: _Ending) -> bool:
         try:
-            home = self._home()
-        except Unavailable:  # no cgroup v2: no earlier guard had one either
-            return 0
-        if not home.exists():
-            return 0
-        ending = _Ending()
-        await self._empty(home, ending, kill=True)
-        return ending.killed
+            await self._empty(group, ending, kill=True)
+        except Unavailable:
+            return False
+        return True
 
     async def run(
         self,
@@ -221,7 +237,7 @@ class Supervisor:
                 break
             if self._clock.now() >= deadline:
                 left = sorted(cgroup.members(group))
-                raise Unavailable(f"cannot end the shot in {group}", f"processes {left} do not die", "call clear again")
+                raise Unavailable(f"cannot end the shot in {group}", f"processes {left} do not die", "call end again")
             await self._clock.sleep(LOOK_S / 5)
         ending.killed = len(seen)
         await self._close_sockets(made_here, ending, linger=not kill and not seen)

@@ -54,6 +54,7 @@ CATALOGUE: Mapping[str, str] = {
     "shot-abandoned": "nothing was sent to the fence device",
     "shot-ended": "the delegate ended; fields: exit_code, clean",
     "shot-stays": "a shot that the cluster's fencer holds could not be purged; fields: target",
+    "shot-stuck": "a process of an earlier guard's shot cannot be killed: its era stays open; fields: shots",
     "confirmed-off": "the target reads off twice; fields: target",
     "handler-asks": "DRBD's fence-peer handler asks; fields: resource",
     "handler-answered": "DRBD's handler was answered; fields: code, reason",

@@ -179,6 +179,14 @@ class ShotResult:
     started: bool = True  # False: the agent never ran, so nothing was sent to the device
 
 
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """What was found of an earlier guard's runs. `stuck`: shots with a process that does not die (state D)."""
+
+    killed: int
+    stuck: frozenset[str] = frozenset()
+
+
 class Shooter(Protocol):
     """Runs a delegate agent once in a cgroup of its own (section 4, Shot, steps 5 and 6)."""
 
@@ -188,8 +196,12 @@ class Shooter(Protocol):
         """After `start_by` nothing is started any more; None: no limit."""
         ...
 
-    async def clear(self) -> int:
-        """Kill and empty whatever an earlier guard left behind; number of processes killed."""
+    async def clear(self) -> Cleared:
+        """Kill and empty whatever an earlier guard left behind. Only at the start: it ends every run of this node."""
+        ...
+
+    async def end(self, shot_id: str) -> None:
+        """Kill and empty what is left of that one shot. `Unavailable`: a process of it does not die; call again."""
         ...
 
     def usable(self) -> str | None:

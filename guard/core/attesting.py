@@ -125,8 +125,10 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         return
     turn.unpage("no-register")
     if register.version == 1 and any(i.era == 0 for i in turn.guard.memory.intents):
-        # The register is as it was made: nobody ever won, so no shot was ever fired (shot.forgotten_shots).
-        turn.remember(intents=tuple(i for i in turn.guard.memory.intents if i.era != 0))
+        # The register is as it was made: nobody ever won, so no shot was ever fired (shot.forgotten_shots). But one
+        # that is seen to live is of an older register.
+        kept = tuple(i for i in turn.guard.memory.intents if i.era != 0 or i.id in turn.guard.stuck)
+        turn.remember(intents=kept)
     era_changed = register.era != memory.era
     if turn.guard.met is None:
         turn.put(met=register.version)

@@ -95,8 +95,10 @@ def start(
     boot_id: str,
     seed: str,
     now: Instant,
+    stuck: frozenset[str] = frozenset(),
 ) -> tuple[Guard, Step]:
-    """A guard at its start (law 3). The shell has killed and emptied the shot cgroup before.
+    """A guard at its start (law 3). The shell has killed and emptied the shot cgroups before, all but those of `stuck`
+    (ids of intents): a process there does not die yet, and `ShotEnded` comes once it has.
 
     `horizon_s` is H of the peer's fence device, None = unbounded. `memory` None: this node never had a guard.
     `seed` is at least 128 random bits.
@@ -119,7 +121,7 @@ def start(
     turn = Turn(guard, now)
     if memory is None:
         shot.forgotten_shots(turn, horizon_s)
-    shot.drain_at_start(turn, horizon_s)
+    shot.drain_at_start(turn, horizon_s, stuck)
     if turn.guard.memory.promise is not None:
         # A yield survives a boot: suspend again before Pacemaker starts.
         turn.do(SuspendWrites(turn.guard.memory.promise.nonce))

@@ -4,6 +4,9 @@
 2. A shot is confirmed by two readings `off` from fresh device sessions; anything else is unconfirmed.
 3. `drained` is now if the agent ended by itself with nothing left; else now + H(device); unbounded: never.
 4. The agent blocks while the answer may still change; the handler never returns 3 or 5.
+5. A shot that is undrained, even one whose process cannot be killed, does not keep the next request from being served:
+   both can only hit the loser of the same open era (S1 counts nodes, not shots; S4), and until the last has drained
+   that era is not closed, not handed back, and nothing is yielded. Waiting would only leave a dead node unfenced.
 """
 
 from __future__ import annotations
@@ -182,6 +185,9 @@ def shot_ended(turn: Turn, event: ShotEnded) -> None:
     if not event.clean:
         drained = None if intent.horizon_s is None else after(turn.now, intent.horizon_s)
     _set_intent(turn, replace(intent, drained=drained))
+    turn.put(stuck=turn.guard.stuck - {intent.id})
+    if not turn.guard.stuck:
+        turn.unpage("shot-stuck")
     turn.note("shot-ended", f"the shot at {intent.target} ended", exit_code=event.exit_code, clean=event.clean)
     job = _job_of(turn.guard, event.intent)
     if job is None:
@@ -400,10 +406,15 @@ def forgotten_shots(turn: Turn, horizon_s: float | None) -> None:
         turn.remember(intents=(shot,))
 
 
-def drain_at_start(turn: Turn, horizon_s: float | None) -> None:
-    """Guard start: whatever was left behind has been killed by now; every intent without a drain gets now + H."""
-    intents = []
+def drain_at_start(turn: Turn, horizon_s: float | None, stuck: frozenset[str]) -> None:
+    """Guard start: whatever was left behind has been killed by now; every intent without a drain gets now + H.
+
+    But those of `stuck` live: their drain begins when they have ended.
+    """
+    intents = _stuck(turn, horizon_s, stuck)
     for intent in turn.guard.memory.intents:
+        if intent.id in stuck:
+            continue
         horizon = intent.horizon_s if intent.horizon_s is not None else horizon_s
         if not intent.spawned:
             continue  # never spawned: the fork came after `spawned` was durable
@@ -415,6 +426,24 @@ def drain_at_start(turn: Turn, horizon_s: float | None) -> None:
         intents.append(replace(intent, boot_id=turn.guard.boot_id, drained=drained))
     if tuple(intents) != turn.guard.memory.intents:
         turn.remember(intents=tuple(intents))
+
+
+def _stuck(turn: Turn, horizon_s: float | None, stuck: frozenset[str]) -> list[Intent]:
+    """What lives of earlier shots, undrained, also where this memory does not know the shot."""
+    guard = turn.guard
+    if not stuck:
+        return []
+    turn.put(stuck=stuck)
+    text = (
+        f"a process of an earlier shot at {guard.peer} cannot be killed (state D?): this era stays open until it ends; "
+        "look at dmesg, a reboot of this node ends it"
+    )
+    turn.page_once("shot-stuck", text, shots=sorted(stuck))
+    memory, intents = guard.memory, []
+    for shot in sorted(stuck):
+        new = Intent(shot, memory.era, memory.version, guard.peer, guard.boot_id, turn.now, horizon_s)
+        intents.append(replace(_intent(guard, shot) or new, boot_id=guard.boot_id, spawned=True, drained=None))
+    return intents
 
 
 def _intent(guard: Guard, intent_id: str) -> Intent | None:

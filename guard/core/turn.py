@@ -165,6 +165,7 @@ class Guard:
     dry: tuple[DryJob, ...] = ()
     closing: Closing | None = None
     lifting: bool = False  # a releasing claim was won: the hold is being lifted on this node
+    stuck: frozenset[str] = frozenset()  # an earlier guard's shots with a process that does not die
     yielding: str | None = None  # nonce of the Ask whose yield waits for the suspension
     voided: str | None = None  # our promise, void by the arbiter's word, though writes could not be resumed
     sounding: str | None = None  # token of a power reading of our own, for a release that needs the peer's yield

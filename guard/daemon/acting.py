@@ -47,7 +47,7 @@ from guard.events import Emit
 from guard.ports import Bus, Clock, Cluster, DeviceSettings, Members, PowerReader, Replication, Shooter
 
 OUTBOX_MAX = 512
-CLEAR_AGAIN_S = 1.0  # how often a shot that cannot be ended is tried again
+END_AGAIN_S = 1.0  # how often a shot that cannot be ended is tried again
 SENDERS = 4
 POWER_S_MAX = 10.0  # a fresh device session that takes longer than this says nothing
 ON_GRACE_S = 12.0  # besides the device's own timeout, for switching on: the supervisor ends what hangs within 10 s
@@ -106,9 +106,18 @@ async def switched_on(world: World, target: str) -> str | None:
 class Acting:
     """`daemon.loop.Hands`. `run` owns every task that an effect needs."""
 
-    def __init__(self, world: World, clock: Clock, put: Callable[[Event], None], emit: Emit, waiting: Waiting) -> None:
+    def __init__(
+        self,
+        world: World,
+        clock: Clock,
+        put: Callable[[Event], None],
+        emit: Emit,
+        waiting: Waiting,
+        stuck: frozenset[str] = frozenset(),
+    ) -> None:
+        """`stuck`: an earlier guard's shots with a process that does not die; they are ended as soon as it does."""
         self._world, self._clock, self._put, self._emit = world, clock, put, emit
-        self._waiting = waiting
+        self._waiting, self._stuck = waiting, stuck
         self._outbox: asyncio.Queue[Send] = asyncio.Queue(maxsize=OUTBOX_MAX)
         self._group: asyncio.TaskGroup | None = None
         self._busy: set[str] = set()
@@ -119,6 +128,8 @@ class Acting:
             self._group = group
             for number in range(SENDERS):
                 group.create_task(self._sender(), name=f"sender-{number}")
+            for intent in sorted(self._stuck):
+                self._start(f"fire:{intent}", self._finish(intent))
             early, self._early = self._early, []
             for effect in early:
                 self.carry_out(effect)
@@ -144,8 +155,7 @@ class Acting:
             case ReadPower(token, target, delay_s):
                 self._start(f"power:{token}", self._read_power(token, target, delay_s), PowerRead(token, Power.UNKNOWN))
             case Fire(intent, action, target, start_by):
-                left = ShotEnded(intent, None, clean=False)
-                self._start(f"fire:{intent}", self._fire(intent, action, target, start_by), left)
+                self._start(f"fire:{intent}", self._shot(intent, self._fire(intent, action, target, start_by)))
             case PowerOn(target):
                 self._start(f"on:{target}", self._power_on(target))
             case SuspendWrites(nonce):
@@ -181,8 +191,6 @@ class Acting:
     async def _once(self, key: str, work: Coroutine[Any, Any, None], failed: Event | None) -> None:
         try:
             if await self._met_a_bug(key.partition(":")[0], work) and failed is not None:
-                if isinstance(failed, ShotEnded):
-                    await self._cleared()
                 self._put(failed)
         finally:
             self._busy.discard(key)
@@ -217,6 +225,10 @@ class Acting:
             power = await self._world.reader.status(device, target, POWER_S_MAX)
         self._put(PowerRead(token, power))
 
+    async def _shot(self, intent: str, work: Coroutine[Any, Any, None]) -> None:
+        if await self._met_a_bug("fire", work):
+            await self._finish(intent)
+
     async def _fire(self, intent: str, action: str, target: str, start_by: Instant) -> None:
         device = self._world.devices[target]
         if self._clock.now() > start_by:
@@ -229,21 +241,22 @@ class Acting:
         except PairguardError as error:
             # Nothing was started, or it cannot be ended: its drain begins only once nothing of it is left.
             self._emit("hand-failed", f"the shot at {target}: {error}", {"hand": "fire"}, page=True)
-            await self._cleared()
-            self._put(ShotEnded(intent, None, clean=False))
+            await self._finish(intent)
             return
         if not result.started:
             text = f"nothing was sent to the fence device of {target}: {result.output.strip() or 'it did not start'}"
             self._emit("shot-abandoned", text, {})
         self._put(ShotEnded(intent, result.exit_code, result.clean))
 
-    async def _cleared(self) -> None:
+    async def _finish(self, intent: str) -> None:
+        """End what is left of that one shot, however long it takes; readings and other shots go on beside it."""
         while True:
             try:
-                await self._world.shooter.clear()
-                return
-            except PairguardError:
-                await self._clock.sleep(CLEAR_AGAIN_S)
+                await self._world.shooter.end(intent)
+                break
+            except (PairguardError, OSError):
+                await self._clock.sleep(END_AGAIN_S)
+        self._put(ShotEnded(intent, None, clean=False))
 
     async def _resume(self) -> None:
         try:

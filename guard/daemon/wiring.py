@@ -166,9 +166,10 @@ async def _run(
     """In the order of DESIGN.md section 4, Guard start."""
     pair = settings.pair
     notifier = SystemdNotifier(monotonic_usec)
-    killed = await around.shooter.clear()
-    if killed:
-        emit("shots-cleared", f"{killed} processes of an earlier guard's shots were killed", {"killed": killed})
+    cleared = await around.shooter.clear()
+    if cleared.killed:
+        text = f"{cleared.killed} processes of an earlier guard's shots were killed"
+        emit("shots-cleared", text, {"killed": cleared.killed})
     devices = {node: device(fence) for node, fence in settings.fence.items()}
     guard, first = machine.start(
         pair.node,
@@ -180,6 +181,7 @@ async def _run(
         boot_id=clock.boot_id(),
         seed=clock.nonce() + clock.nonce(),
         now=clock.now(),
+        stuck=cleared.stuck,
     )
     bus = _bus(settings, clock, emit)
     loop = Loop(guard, clock, journal, emit, notifier)
@@ -194,7 +196,7 @@ async def _run(
         power=around.power,
         devices=devices,
     )
-    acting = Acting(world, clock, loop.put, emit, waiting)
+    acting = Acting(world, clock, loop.put, emit, waiting, cleared.stuck)
     loop.give_hands(acting)
     await loop.begin(first)
     watching = _watching(settings, around, bus, clock, loop, emit)

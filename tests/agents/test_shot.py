@@ -13,7 +13,8 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from fencing.delegate import NOT_STARTED
 from fencing.supervisor import Supervisor
 from guard.adapters.clock import BootClock
 from guard.errors import Refused, Unavailable
-from guard.ports import DeviceSettings
+from guard.ports import Cleared, DeviceSettings
 
 ROOT = Path(__file__).parents[2]
 ONE_SHOT = Path(__file__).with_name("one_shot.py")
@@ -250,13 +251,47 @@ async def test_next_guard_clears_what_is_left(parent: str, delegate: Writer) -> 
     pids = [pid for pid in pids if alive(pid)]
     supervisor = Supervisor(BootClock(), node="here", parent=parent)
     stranger = Supervisor(BootClock(), node="elsewhere", parent=parent)
-    assert await stranger.clear() == 0
+    assert (await stranger.clear()).killed == 0
     assert all(alive(pid) for pid in pids)
-    assert await supervisor.clear() >= 3
+    assert (await supervisor.clear()).killed >= 3
     assert not any(alive(pid) for pid in pids)
-    assert await supervisor.clear() == 0
+    assert await supervisor.clear() == Cleared(0)
     again = await supervisor.fire(delegate("exit 0"), "off", "there", "one", None)
     assert (again.exit_code, again.clean) == (0, True)
+
+
+@contextmanager
+def stuck(group: Path) -> Iterator[None]:
+    """A group that cannot be removed, as if a process hung in the kernel: something is mounted there."""
+    cgroup.make(group)
+    subprocess.run(["mount", "--bind", str(group), str(group)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(group)], check=True)
+
+
+@pytest.mark.asyncio
+async def test_one_shot_that_cannot_be_ended_leaves_every_other_run_alone(
+    supervisor: Supervisor, delegate: Writer, parent: str
+) -> None:
+    """A start names it and ends the rest; while it is tried again, readings and shots run to their own end."""
+    root = mount()
+    assert root is not None
+    left = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220
+    with left, stuck(root / parent / "here" / "shot-s1"):
+        other = root / parent / "here" / "shot-s2"
+        cgroup.make(other)
+        (other / "cgroup.procs").write_text(str(left.pid))
+        assert await supervisor.clear() == Cleared(1, frozenset({"s1"}))
+        assert left.wait(20) == -signal.SIGKILL
+        again = asyncio.create_task(supervisor.end("s1"))
+        device = delegate("sleep 1; echo done")
+        ran = await asyncio.gather(*(supervisor.run(device, "off", "b", f"shot-x{n}", 30.0) for n in range(2)))
+        assert [(each.exit_code, each.clean, each.killed) for each in ran] == [(0, True, 0)] * 2
+        assert not again.done()
+    await again
+    assert await supervisor.clear() == Cleared(0)
 
 
 @pytest.mark.asyncio

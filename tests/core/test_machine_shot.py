@@ -8,6 +8,7 @@ import pytest
 from scene import asked_to_fence, guard_of, of, run, whole_pair
 
 from guard.core import machine
+from guard.core.close import _returnable
 from guard.core.evidence import Disk, Power
 from guard.core.instant import after, elapsed_s
 from guard.core.messages import CloseAnswer, CloseAsk, CloseEra
@@ -16,8 +17,10 @@ from guard.core.step import (
     AnswerAgent,
     ClientGone,
     Fire,
+    Heard,
     Intent,
     Memory,
+    Note,
     PowerRead,
     ReadPower,
     Reconsider,
@@ -25,7 +28,7 @@ from guard.core.step import (
     ShotEnded,
     Tick,
 )
-from guard.core.turn import Attempt, Closing, Right
+from guard.core.turn import Attempt, Closing, Right, Turn, undrained
 
 
 def armed(world, start_by_s=2.0):
@@ -143,7 +146,7 @@ def test_a_reading_off_before_the_shot_sends_nothing_to_the_device() -> None:
     assert "fence" in guard.memory.used
 
 
-def restarted(memory: Memory, world):
+def restarted(memory: Memory | None, world, **more):
     node = world.nodes["B"]
     return machine.start(
         "B",
@@ -155,6 +158,7 @@ def restarted(memory: Memory, world):
         boot_id=node.boot_id,
         seed="s",
         now=node.local(),
+        **more,
     )
 
 
@@ -173,6 +177,69 @@ def test_a_guard_start_gives_old_shots_their_drain(same_boot) -> None:
     assert left == {"i1": 10, "i3": 500 if same_boot else 10}
     assert step.memory == guard.memory
     assert guard.right is None
+
+
+@pytest.mark.parametrize("known", ["drained", "spawned", "unknown", "no memory"])
+def test_a_shot_that_cannot_be_killed_keeps_its_era_open_until_it_ends(known) -> None:
+    """S4: it is undrained, also where the journal lost it; a person is paged; its drain begins with its end."""
+    world = whole_pair()
+    node = world.nodes["B"]
+    drained = node.local() if known == "drained" else None
+    shot = Intent("i1", 1, 2, "A", node.boot_id, node.local(), 10.0, spawned=True, drained=drained)
+    memory = replace(guard_of(world, "B").memory, intents=() if known == "unknown" else (shot,))
+    guard, step = restarted(None if known == "no memory" else memory, world, stuck=frozenset({"i1"}))
+    now = after(node.local(), 100.0)
+    assert undrained(guard, now)
+    assert step.memory == guard.memory
+    assert [n.page for n in of(step.effects, Note) if n.event == "shot-stuck"] == [True]
+    [intent] = [i for i in guard.memory.intents if i.id == "i1"]
+    assert (intent.target, intent.spawned, intent.boot_id) == ("A", True, node.boot_id)
+    guard, _ = run(guard, ShotEnded("i1", None, False), now)
+    assert undrained(guard, after(now, 9.9))
+    assert not undrained(guard, after(now, 10.1))
+    assert "shot-stuck" not in guard.paged
+
+
+def test_a_shot_that_lives_outlives_a_register_that_is_as_new() -> None:
+    """S4: a register made anew says that nobody won on it; a process that is seen to live says more."""
+    world = whole_pair()
+    ack = guard_of(world, "B").ack
+    fresh = replace(ack, register=replace(ack.register, version=1, era=1, winner=None, used=()))
+    left = []
+    for stuck in (frozenset(), frozenset({"i1"})):
+        guard, _ = restarted(None, world, stuck=stuck)
+        for seconds in (0.1, 0.2):
+            now = after(world.nodes["B"].local(), seconds)
+            guard, _ = run(guard, Heard("arbiter", replace(fresh, seq=int(now))), now)
+        left.append([i.id for i in guard.memory.intents])
+    assert left == [[], ["i1"]]
+
+
+@pytest.mark.parametrize("how", ["timed out", "guard restarted", "cannot be killed"])
+def test_a_request_beside_an_undrained_shot_is_served_at_the_same_target_only(how) -> None:
+    """S1, S4: the winner is fixed, so a second shot hits the same loser; the era stays open until both have drained."""
+    world = asked_to_fence()
+    guard, now = armed(world)
+    guard, _ = run(guard, Reconsider("i1"), now)
+    if how == "timed out":
+        guard, _ = run(guard, ShotEnded("i1", None, False), now)
+    else:
+        stuck = frozenset({"i1"} if how == "cannot be killed" else ())
+        again, _ = restarted(guard.memory, world, stuck=stuck)
+        seen = {"volumes": guard.volumes, "ack": guard.ack, "acked": guard.acked, "members": guard.members}
+        guard = replace(again, **seen)
+    job = replace(guard_of(world, "B").agents[0], id="j2", power=Power.ON, power_at=now, reading="r")
+    right = Right("fence", 1, 3, now, guard.halves.connects, job="j2")
+    guard, effects = run(replace(guard, agents=(job,), right=right), Tick(), now)
+    [second] = [i for i in guard.memory.intents if i.id != "i1"]
+    assert (second.target, second.era) == ("A", 1)
+    guard, effects = run(guard, Reconsider(second.id), now)
+    assert [f.target for f in of(effects, Fire)] == ["A"]
+    guard, _ = run(guard, ShotEnded(second.id, 0, True), now)
+    assert undrained(guard, now)
+    assert not _returnable(Turn(guard, now))
+    answers = [e.message for e in run(guard, Heard("A", CloseAsk("n", 1, "s")), now)[1] if type(e).__name__ == "Send"]
+    assert [a.agreed for a in answers if isinstance(a, CloseAnswer)] == [False]
 
 
 def closing(world):

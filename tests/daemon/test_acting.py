@@ -96,11 +96,11 @@ class Bench:
         self.logged.append((event, text))
 
     @asynccontextmanager
-    async def hands(self, timeout_s: float = 20.0) -> AsyncIterator[Acting]:
+    async def hands(self, timeout_s: float = 20.0, stuck: frozenset[str] = frozenset()) -> AsyncIterator[Acting]:
         port: Any = self
         devices = {"b": DeviceSettings("fence_x", {}, 1.0, timeout_s)}
         world = World(port, port, port, port, port, port, port, devices)
-        acting = Acting(world, self.clock, self.events.append, self.emit, self.waiting)
+        acting = Acting(world, self.clock, self.events.append, self.emit, self.waiting, stuck)
         running = asyncio.create_task(acting.run())
         try:
             yield acting
@@ -189,15 +189,14 @@ class StuckShooter(Bench):
     async def fire(self, *_: Any) -> ShotResult:
         raise Unavailable("cannot end the shot", "processes do not die")
 
-    async def clear(self) -> int:
+    async def end(self, shot_id: str) -> None:
         if not self.shots_cleared.pop(0):
             raise Unavailable("cannot end the shot", "processes do not die")
-        return 1
 
 
 @pytest.mark.asyncio
-async def test_a_shot_that_cannot_be_ended_is_cleared_again_and_again_until_it_is() -> None:
-    """S4: its drain begins only once nothing of it is left; until then the hand repeats `clear` and says nothing."""
+async def test_a_shot_that_cannot_be_ended_is_tried_again_and_again_until_it_is() -> None:
+    """S4: its drain begins only once nothing of it is left; until then the hand repeats `end` and says nothing."""
     bench = StuckShooter(shots_cleared=[False, False, True])
     async with bench.hands() as acting:
         acting.carry_out(Fire("shot-1", "off", "b", after(bench.clock.now(), 60)))
@@ -206,6 +205,16 @@ async def test_a_shot_that_cannot_be_ended_is_cleared_again_and_again_until_it_i
         await until(lambda: bool(bench.events), "it ended")
     assert bench.shots_cleared == []
     assert bench.events == [ShotEnded("shot-1", None, clean=False)]
+
+
+@pytest.mark.asyncio
+async def test_an_earlier_guards_shot_that_does_not_die_is_ended_as_soon_as_it_does() -> None:
+    """S4: the drain of what was stuck at the start begins with its end, and nothing else waits for it."""
+    bench = StuckShooter(shots_cleared=[False, True])
+    async with bench.hands(stuck=frozenset({"old"})) as acting:
+        acting.carry_out(PurgeShot(SHOT))
+        await until(lambda: bool(bench.events), "it ended")
+    assert bench.events == [ShotEnded("old", None, clean=False)]
 
 
 FAR = Instant(2**62)
@@ -231,9 +240,8 @@ class Buggy(Bench):
 
     kind: type[BaseException] = OSError
 
-    async def clear(self) -> int:
+    async def end(self, shot_id: str) -> None:
         self.shots_cleared.append(True)
-        return 0
 
     async def order(self, *_: object, **__: object) -> bool:
         raise self.kind(28, "No space left on device")

@@ -28,7 +28,7 @@ from guard.core.evidence import (
 )
 from guard.core.instant import Instant
 from guard.errors import Unavailable
-from guard.ports import Clock, DeviceSettings, ShotResult
+from guard.ports import Cleared, Clock, DeviceSettings, ShotResult
 from guard.rehearsal.simulated.site import (
     FORECAST,
     LINE_MAX,
@@ -260,8 +260,11 @@ class SimulatedDevice:
     def usable(self) -> str | None:
         return None
 
-    async def clear(self) -> int:
-        return 0  # the controller's session ends with the connection of the guard that had it
+    async def clear(self) -> Cleared:
+        return Cleared(0)  # the controller's session ends with the connection of the guard that had it
+
+    async def end(self, shot_id: str) -> None:
+        return None
 
     async def fire(
         self, device: DeviceSettings, action: str, node: str, shot_id: str, start_by: Instant | None
