@@ -133,8 +133,12 @@ def carry_out(order: Order) -> int:
             while True:
                 try:
                     return _shoot(order, budget.left_s()) if shot else _look(order)
-                except LostGuardError:
-                    raise
+                except LostGuardError as error:
+                    if not shot:
+                        raise
+                    # Restarted under us. Asking again is safe: whatever it sent can only hit this same loser, the era
+                    # stays open until that has drained (guard/core/shot.py, law 5), and off is read back anew.
+                    last = str(error)
                 except (NoGuardError, GuardSaidError) as error:
                     last = str(error)
                 if budget.left_s() <= stop_asking_s + RETRY_S:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import until
 from stub_guard import Answer, StubGuard, raw, says, silent
 
 from guard.adapters.control import ControlServer, PeerCred, anybody
@@ -78,13 +79,12 @@ def test_confirmed_is_success(path: Path, action: str) -> None:
         says({"done": {}}),
         says({"done": True}),
         says([1]),
-        raw(b""),
         raw(b"not json\n"),
         raw(b"\xff\xfe\n"),
         raw(b'{"done":{"confirmed":true}}'),
         raw(b'{"progress":"' + b"x" * 70_000 + b'"}\n{"done":{"confirmed":true}}\n'),
     ],
-    ids=["not", "word", "number", "empty", "no-object", "list", "closed", "no-json", "no-utf8", "cut-off", "too-long"],
+    ids=["not", "word", "number", "empty", "no-object", "list", "no-json", "no-utf8", "cut-off", "too-long"],
 )
 def test_anything_but_confirmed_is_failure(path: Path, answer: Answer) -> None:
     """Whatever the guard says or fails to say, only a whole answer with confirmed true is success."""
@@ -109,6 +109,36 @@ def test_waiting_ends_in_failure(tmp_path: Path) -> None:
     assert "cannot fire: no cgroup v2; mount it [no-cgroup]" in ends[1]
     assert len(refuser.heard) > 1, "one refusal and out would count as a quick failure"
     assert "unknown after 15 s" in ends[2]
+
+
+@pytest.mark.parametrize("action", ["off", "reboot"])
+def test_a_guard_that_restarts_under_it_is_asked_again(path: Path, action: str) -> None:
+    """L1: an upgrade or a watchdog is no refusal: a quick 1 would count towards Pacemaker's stonith-max-attempts."""
+    agent = start(f"action={action}", "port=fs1b", "wait_s=60", f"socket={path}")
+    with StubGuard(path, raw(b"")) as dying:
+        until(lambda: len(dying.heard) >= 2, "it asks again though it was left without an answer")
+    with StubGuard(path, says(CONFIRMED)) as guard:
+        agent.communicate(timeout=LONG_S)
+    assert agent.returncode == 0
+    assert guard.heard[0]["args"]["action"] == action
+    assert guard.heard[0]["args"]["wait_s"] < dying.heard[0]["args"]["wait_s"]
+
+
+def test_guard_that_goes_away_again_and_again_ends_in_failure(path: Path) -> None:
+    """Near the end of wait_s it is 1, and it says why."""
+    with StubGuard(path, raw(b"")) as guard:
+        code, _, err = run("action=off", "port=fs1b", "wait_s=15", f"socket={path}")
+    assert code == 1
+    assert len(guard.heard) > 1
+    assert "closed the connection" in err
+
+
+@pytest.mark.parametrize("action", ["on", "status", "monitor"])
+def test_what_is_no_shot_is_asked_once_of_a_guard_that_goes_away(path: Path, action: str) -> None:
+    """Nobody waits 15 minutes for a status."""
+    with StubGuard(path, raw(b"")) as guard:
+        code, _, _ = run(f"action={action}", "port=fs1b", f"socket={path}")
+    assert (code, len(guard.heard)) == (1, 1)
 
 
 def test_guard_that_comes_late_is_found(path: Path) -> None:
