@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
-from typing import Any, Protocol
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Protocol
 
 from guard.core import machine
 from guard.core.instant import Instant, after, elapsed_s
@@ -49,7 +46,8 @@ from guard.core.step import (
     Tick,
 )
 from guard.core.turn import Guard
-from guard.errors import Unavailable, Unreadable
+from guard.daemon.memory import record
+from guard.errors import Unavailable
 from guard.events import Emit
 from guard.ports import Clock, Journal, Notifier
 
@@ -59,28 +57,12 @@ EVENTS_MAX = 4096  # sightings waiting for their turn; a full queue means that t
 COMPACT_RECORDS = 2000  # memories in the journal before it is rewritten with the last one
 RETRY_S_MIN = 1.0  # a journal that failed is tried again no sooner; longer if the try itself was long
 REPEATED = (Tick, Heard, SawVolumes, SawWrites, SawMembers, SawCluster, SawProbe, Seen)  # said again by who said it
-_MEMORY: TypeAdapter[Memory] = TypeAdapter(Memory)
 
 
 class Hands(Protocol):
     """Carries out one effect, at once or as a task of its own; results come back as events."""
 
     def carry_out(self, effect: Effect) -> None: ...
-
-
-def remembered(records: list[Mapping[str, object]]) -> Memory | None:
-    """The last memory of a journal, or None if it has none. `Unreadable`: it does not validate; nothing is guessed."""
-    for record in reversed(records):
-        if record.get("kind") == "memory":
-            try:
-                return _MEMORY.validate_python(record["memory"])
-            except (ValidationError, KeyError) as error:
-                raise Unreadable(
-                    "cannot read the guard's memory",
-                    str(error),
-                    "move the journal aside only while the pair is whole: the guard then begins as if new",
-                ) from error
-    return None
 
 
 class Loop:
@@ -117,7 +99,7 @@ class Loop:
     async def begin(self, step: Step) -> None:
         """The first step, of the guard's start. `Unavailable`: the journal cannot be written, do not start."""
         if step.memory is not None:
-            await self._journal.append([_record(step.memory)])
+            await self._journal.append([record(step.memory)])
         self._do(step.effects)
 
     async def run(self) -> None:
@@ -192,7 +174,7 @@ class Loop:
             self._owed = owed
             return False
         try:
-            await self._journal.append([_record(owed)])
+            await self._journal.append([record(owed)])
         except Unavailable as error:
             if self._owed is None:
                 self._emit("journal-failed", str(error), {}, page=True)
@@ -210,7 +192,7 @@ class Loop:
     async def _compact(self) -> None:
         self._records = 0
         try:
-            await self._journal.compact([_record(self.guard.memory)])
+            await self._journal.compact([record(self.guard.memory)])
         except Unavailable as error:
             self._emit("journal-failed", f"{error}: the journal grows until it can be rewritten", {})
 
@@ -243,7 +225,3 @@ def _holds_back(effect: Effect) -> bool:
             return True  # being heard is what keeps the peer from taking this node for dead
         case _:
             return False
-
-
-def _record(memory: Memory) -> dict[str, Any]:
-    return {"kind": "memory", "memory": _MEMORY.dump_python(memory, mode="json")}

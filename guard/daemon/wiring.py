@@ -40,7 +40,8 @@ from guard.core.turn import Guard
 from guard.daemon.acting import Acting, Waiting, World
 from guard.daemon.acting import PowerSwitch as PowerHand
 from guard.daemon.control import Asking
-from guard.daemon.loop import Loop, remembered
+from guard.daemon.loop import Loop
+from guard.daemon.memory import remembered
 from guard.daemon.watching import Watching
 from guard.errors import PairguardError, SettingsError
 from guard.events import Emit
@@ -177,7 +178,7 @@ async def _run(
         policy=settings.limits.policy(devices[pair.peer].timeout_s),
         sight=sight(settings),
         horizon_s=devices[pair.peer].horizon_s,
-        memory=remembered(list(journal.replay())),
+        memory=remembered(journal.replay()),
         boot_id=clock.boot_id(),
         seed=clock.nonce() + clock.nonce(),
         now=clock.now(),

@@ -29,8 +29,8 @@ from guard.adapters.journal import FileJournal
 from guard.core.instant import Instant
 from guard.core.messages import ARBITER
 from guard.core.step import Intent, Memory
-from guard.daemon.loop import _record
 from guard.daemon.main import main
+from guard.daemon.memory import record
 from guard.errors import Refused, Unavailable
 from tests.adapters.bus_contract import until
 from tests.witness.site import Program, environment, make_keys
@@ -196,7 +196,7 @@ async def test_at_its_start_old_shots_are_killed_and_given_their_drain(node: Nod
     never = replace(spawned, id="i3", spawned=False)
     (node.folder / "state").mkdir()
     with FileJournal(node.folder / "state" / f"{NODE}.journal", BootClock()) as journal:
-        await journal.append([_record(Memory(boot, intents=(spawned, unbounded, never)))])
+        await journal.append([record(Memory(boot, intents=(spawned, unbounded, never)))])
     try:
         async with node.daemon() as program:
             assert left.wait(20) == -signal.SIGKILL

@@ -46,7 +46,8 @@ from guard.core.step import (
 )
 from guard.core.turn import AgentJob, HandlerJob, Right
 from guard.daemon import loop as loops
-from guard.daemon.loop import EVENTS_MAX, remembered
+from guard.daemon.loop import EVENTS_MAX
+from guard.daemon.memory import record, remembered
 from guard.errors import Unreadable
 from tests.core.desk import QUIET, evidence
 from tests.daemon.stage import A, B, HandClock, Stage
@@ -278,7 +279,7 @@ def test_a_full_queue_drops_sightings_and_never_a_request_or_a_result() -> None:
 def test_a_memory_that_does_not_validate_stops_the_start() -> None:
     """Nothing is guessed: an unknown word, a missing field or a wrong type is `Unreadable`; the last memory counts."""
     stage = Stage()
-    good = loops._record(stage.guard.memory)
+    good = record(stage.guard.memory)
     assert remembered([]) is None
     assert remembered([{"kind": "other"}]) is None
     assert remembered([{"kind": "memory", "memory": {}}, good]) == stage.guard.memory
