@@ -19,6 +19,7 @@ CATALOGUE: Mapping[str, str] = {
     "watcher-lost": "a watcher died and is started again; fields: watcher",
     "watcher-back": "a watcher sees again; fields: watcher",
     "journal-failed": "the journal cannot be written: nothing is decided",
+    "journal-torn": "the last record of the journal was damaged and is cut off; fields: bytes",
     "shots-cleared": "processes of an earlier guard's shots were killed; fields: killed",
     "message-rejected": "a message was not authentic, not ours or malformed; fields: reason, sender",
     "unreadable": "an authentic party's words cannot be read: it lives, no more is known; fields: reason, sender",

@@ -7,7 +7,7 @@ Every method that waits for the world takes or owns a deadline. Failed looks are
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -237,7 +237,7 @@ class Journal(Protocol):
         """Returns once the records are on the disk. Raises `Unavailable` (full disk, I/O error): then say nothing."""
         ...
 
-    def replay(self) -> Sequence[Mapping[str, object]]: ...
+    def replay(self) -> Iterable[Mapping[str, object]]: ...
     async def compact(self, records: Sequence[Mapping[str, object]]) -> None:
         """Replace everything by `records`, durably; a crash leaves the old or the new whole."""
         ...

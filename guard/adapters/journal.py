@@ -1,8 +1,9 @@
 """Durable records of one node: what was decided is on the disk before it is said (`guard.ports.Journal`, S6).
 
 1. `append` returns only after fdatasync. One append is one frame: after a power cut it is there whole, or not at all.
-2. A bad frame with nothing good behind it was never acknowledged: it is cut off, and kept in a side file. A bad frame
-   with a good one behind it is a disk that lost what it had confirmed: the journal is not opened.
+2. A bad frame with nothing good behind it is cut off, and kept in a side file: mostly it was never acknowledged, but a
+   disk that damaged its last block looks the same, so the owner looks at `torn_bytes`. A bad frame with a good one
+   behind it is a disk that lost what it had confirmed: the journal is not opened.
 3. After a failed sync the frame is written again whole; a sync is never just repeated (Linux forgets the error).
 
 File: 8 bytes magic, then frames `<len u32><crc32 u32><seq u64><payload>`, little-endian, CRC over seq and payload;
@@ -19,7 +20,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +46,8 @@ class FileJournal:
     """One file, one writer. Opening it locks, checks and repairs it; a second daemon is refused with `Unavailable`.
 
     `Unreadable`: the file is no journal, or lost records it had confirmed. Use as a context manager, or `close`.
-    `torn_bytes`: what was cut off at the opening. `append_s_max`: the slowest append so far. `sync`: fdatasync(2).
+    `torn_bytes`: what is damaged behind the last good frame. `append_s_max`: the slowest append.
+    `sync`: fdatasync(2).
     """
 
     def __init__(self, path: Path, clock: Clock, sync: Callable[[int], None] = os.fdatasync) -> None:
@@ -61,8 +63,10 @@ class FileJournal:
                 self._settle_directory()
             else:
                 self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            self._end, self._seq, self._records = self._recovered()
+            self._end, self._seq = self._recovered()
+            self._opened = self._end
             self._size = os.fstat(self._file).st_size
+            self._uncut = self.torn_bytes > 0  # until a write says what came of it: a start that fails comes again
         except OSError as error:
             self._release()
             raise _unavailable("open", path, error) from error
@@ -84,9 +88,15 @@ class FileJournal:
         await self._in_thread(lambda: self._write(payload))
         self.append_s_max = max(self.append_s_max, elapsed_s(began, self._clock.now()))
 
-    def replay(self) -> Sequence[Record]:
-        """Every record that was there when the journal was opened, oldest first. Later ones are with their writer."""
-        return self._records
+    def replay(self) -> Iterator[Record]:
+        """Every record that was there when the journal was opened, oldest first, until `compact`; nothing is kept.
+
+        `Unreadable`: a whole frame holds no records. Later records are with their writer.
+        """
+        at = len(MAGIC)
+        while at < self._opened and (found := _frame_in(self._file, at)) is not None:
+            at += HEADER.size + len(found[1])
+            yield from _records(found[1], self._path)
 
     # ------------------------------------------------------------ more than the port
 
@@ -136,6 +146,9 @@ class FileJournal:
         self._settle_directory()
         frame = _frame(self._seq + 1, payload)
         try:
+            if self._uncut:
+                os.ftruncate(self._file, self._end)
+                self._size, self._uncut = self._end, False
             self._grow(self._end + len(frame))
             _write_all(self._file, frame, self._end)
             self._sync(self._file)
@@ -164,21 +177,24 @@ class FileJournal:
 
     def _replace(self, payloads: Sequence[bytes]) -> None:
         frames = b"".join(_frame(self._seq + 1 + n, payload) for n, payload in enumerate(payloads))
-        fresh = self._made(self._path, frames)
+        fresh = self._made(self._path, frames, GROW_BYTES)  # a full disk keeps the old one, which has room
         os.close(self._file)
-        self._file = fresh
-        self._end = self._size = len(MAGIC) + len(frames)
+        self._file, self._opened = fresh, 0
+        self._end = len(MAGIC) + len(frames)
+        self._size, self._uncut = self._end + GROW_BYTES, False
         self._seq += len(payloads)
         self._settle_directory()
 
     # ------------------------------------------------------------ files
 
-    def _made(self, path: Path, frames: bytes) -> int:
-        """A new journal in the place of `path`, by write, fsync and rename; its open file."""
+    def _made(self, path: Path, frames: bytes, spare: int = 0) -> int:
+        """A new journal in the place of `path`, by write, fsync and rename; its open file. `spare`: preallocated."""
         fresh = path.with_name(path.name + ".new")
         handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
             _write_all(handle, MAGIC + frames, 0)
+            if spare:
+                os.posix_fallocate(handle, len(MAGIC) + len(frames), spare)
             os.fsync(handle)
             os.rename(fresh, path)
         except OSError:
@@ -194,22 +210,21 @@ class FileJournal:
             _sync_directory(self._path.parent)
             self._directory_dirty = False
 
-    def _recovered(self) -> tuple[int, int, list[Record]]:
-        """Where the good frames end, the last seq, the records. Cuts off and keeps a torn tail."""
-        content = _read_all(self._file)
-        if not content.startswith(MAGIC):
+    def _recovered(self) -> tuple[int, int]:
+        """Where the good frames end, and the last seq. Keeps a torn tail beside; the next write cuts it off."""
+        if _read(self._file, 0, len(MAGIC)) != MAGIC:
             raise Unreadable(
                 f"cannot open {self._path}", "it is no pairguard journal", "move it away, then start again"
             )
-        end, seq, records = len(MAGIC), 0, list[Record]()
-        while (found := _frame_at(content, end)) is not None and (seq == 0 or found[0] == seq + 1):
+        end, seq = len(MAGIC), 0
+        while (found := _frame_in(self._file, end)) is not None and (seq == 0 or found[0] == seq + 1):
             seq, payload = found
             end += HEADER.size + len(payload)
-            records.extend(_records(payload, self._path))
-        tail = content[end:].rstrip(b"\0")
+        content = _read(self._file, end, os.fstat(self._file).st_size - end)
+        tail = content.rstrip(b"\0")
         if not tail:
-            return end, seq, records
-        if _good_frame_behind(content, end, seq):
+            return end, seq
+        if _good_frame_behind(content, 0, seq):
             raise Unreadable(
                 f"cannot open {self._path}",
                 f"the frame at byte {end} is damaged and whole ones follow: confirmed records were lost",
@@ -217,9 +232,7 @@ class FileJournal:
             )
         _keep(self._path.with_name(self._path.name + ".torn"), tail[:TORN_BYTES_KEPT])
         self.torn_bytes = len(tail)
-        os.ftruncate(self._file, end)
-        os.fsync(self._file)
-        return end, seq, records
+        return end, seq
 
     def _release(self) -> None:
         for handle in (self._file, self._lock):
@@ -292,6 +305,14 @@ def _frame_at(content: bytes, at: int) -> tuple[int, bytes] | None:
     return seq, payload
 
 
+def _frame_in(handle: int, at: int) -> tuple[int, bytes] | None:
+    """As `_frame_at`, from the file: no more of it is in memory than this frame."""
+    header = _read(handle, at, HEADER.size)
+    if len(header) < HEADER.size or not 2 <= HEADER.unpack(header)[0] <= FRAME_BYTES_MAX:
+        return None
+    return _frame_at(header + _read(handle, at + HEADER.size, HEADER.unpack(header)[0]), 0)
+
+
 def _good_frame_behind(content: bytes, at: int, seq: int) -> bool:
     """A later frame of this journal at or behind `at`: every payload begins with '[', so look only there."""
     place = content.find(b"[", at + HEADER.size)
@@ -303,12 +324,12 @@ def _good_frame_behind(content: bytes, at: int, seq: int) -> bool:
     return False
 
 
-def _read_all(handle: int) -> bytes:
-    size, parts, at = os.fstat(handle).st_size, list[bytes](), 0
-    while at < size and (part := os.pread(handle, size - at, at)):
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts)
+def _read(handle: int, at: int, length: int) -> bytes:
+    """`length` bytes from `at` on, fewer only at the end of the file."""
+    found = bytearray()
+    while len(found) < length and (part := os.pread(handle, length - len(found), at + len(found))):
+        found += part
+    return bytes(found)
 
 
 def _write_all(handle: int, content: bytes, at: int) -> None:

@@ -96,11 +96,13 @@ def start(
     seed: str,
     now: Instant,
     stuck: frozenset[str] = frozenset(),
+    torn: bool = False,
 ) -> tuple[Guard, Step]:
     """A guard at its start (law 3). The shell has killed and emptied the shot cgroups before, all but those of `stuck`
     (ids of intents): a process there does not die yet, and `ShotEnded` comes once it has.
 
-    `horizon_s` is H of the peer's fence device, None = unbounded. `memory` None: this node never had a guard.
+    `horizon_s` is H of the peer's fence device, None = unbounded. `memory` None: this node never had a guard. `torn`: a
+    record after this memory may have been lost, so it is taken as one that was put back from a copy.
     `seed` is at least 128 random bits.
     """
     guard = Guard(
@@ -119,8 +121,10 @@ def start(
     if guard.memory.ledger_boot == boot_id:  # its instants are of this boot: what was seen before the restart counts
         guard = replace(guard, ledgers=guard.memory.ledgers)
     turn = Turn(guard, now)
-    if memory is None:
+    if memory is None or torn:
         shot.forgotten_shots(turn, horizon_s)
+    if torn:
+        turn.remember(since_era=None)  # the era that the arbiter names next: no win of it is handed back
     shot.drain_at_start(turn, horizon_s, stuck)
     if turn.guard.memory.promise is not None:
         # A yield survives a boot: suspend again before Pacemaker starts.

@@ -399,11 +399,11 @@ def client_gone(turn: Turn, event: ClientGone) -> None:
 
 
 def forgotten_shots(turn: Turn, horizon_s: float | None) -> None:
-    """A guard without a memory may have shot before it was lost: it counts as undrained for H from now."""
+    """A guard that lost its memory, or the last of it, may have shot before: undrained for H from now."""
     if horizon_s is not None:
         boot, drained = turn.guard.boot_id, after(turn.now, horizon_s)
         shot = Intent("before-memory", 0, 0, turn.guard.peer, boot, turn.now, horizon_s, spawned=True, drained=drained)
-        turn.remember(intents=(shot,))
+        turn.remember(intents=(*(i for i in turn.guard.memory.intents if i.id != shot.id), shot))
 
 
 def drain_at_start(turn: Turn, horizon_s: float | None, stuck: frozenset[str]) -> None:

@@ -96,10 +96,15 @@ class Loop:
         self._events.append(event)
         self._woken.set()
 
-    async def begin(self, step: Step) -> None:
-        """The first step, of the guard's start. `Unavailable`: the journal cannot be written, do not start."""
+    async def begin(self, step: Step, *, anew: bool = False) -> None:
+        """The first step, of the guard's start. `Unavailable`: the journal cannot be written, do not start.
+
+        `anew`: the journal held records before. Many restarts, each with a few, must not grow it for ever.
+        """
         if step.memory is not None:
             await self._journal.append([record(step.memory)])
+        if anew:
+            await self._compact()
         self._do(step.effects)
 
     async def run(self) -> None:
@@ -159,11 +164,13 @@ class Loop:
         return tuple(answer if at == era else _nothing(answer) for at, answer in waited)
 
     def _say_alive(self) -> None:
-        """Only a completed turn feeds the watchdog; once a second is enough for it."""
-        now = self._clock.now()
-        if self._alive_at is None or elapsed_s(self._alive_at, now) >= ALIVE_S:
-            self._alive_at = now
-            self._notifier.alive()
+        """Only a completed turn, or a record on the disk, feeds the watchdog; once a second is enough for it."""
+        if self._alive_at is None or elapsed_s(self._alive_at, self._clock.now()) >= ALIVE_S:
+            self._feed()
+
+    def _feed(self) -> None:
+        self._alive_at = self._clock.now()
+        self._notifier.alive()
 
     async def _make_durable(self, memory: Memory | None) -> bool:
         owed = memory if memory is not None else self._owed
@@ -191,6 +198,7 @@ class Loop:
 
     async def _compact(self) -> None:
         self._records = 0
+        self._feed()  # the record before is on the disk: a slow disk must not add two of its waits to one
         try:
             await self._journal.compact([record(self.guard.memory)])
         except Unavailable as error:

@@ -171,6 +171,13 @@ async def _run(
     if cleared.killed:
         text = f"{cleared.killed} processes of an earlier guard's shots were killed"
         emit("shots-cleared", text, {"killed": cleared.killed})
+    if journal.torn_bytes:
+        text = (
+            "the last record of the journal is damaged, by a power loss or by the disk, and is kept beside as .torn: "
+            "this node hands no win of this era back, and waits for late shots anew"
+        )
+        emit("journal-torn", text, {"bytes": journal.torn_bytes}, page=True)
+    memory = remembered(journal.replay())
     devices = {node: device(fence) for node, fence in settings.fence.items()}
     guard, first = machine.start(
         pair.node,
@@ -178,11 +185,12 @@ async def _run(
         policy=settings.limits.policy(devices[pair.peer].timeout_s),
         sight=sight(settings),
         horizon_s=devices[pair.peer].horizon_s,
-        memory=remembered(journal.replay()),
+        memory=memory,
         boot_id=clock.boot_id(),
         seed=clock.nonce() + clock.nonce(),
         now=clock.now(),
         stuck=cleared.stuck,
+        torn=journal.torn_bytes > 0,
     )
     bus = _bus(settings, clock, emit)
     loop = Loop(guard, clock, journal, emit, notifier)
@@ -199,7 +207,7 @@ async def _run(
     )
     acting = Acting(world, clock, loop.put, emit, waiting, cleared.stuck)
     loop.give_hands(acting)
-    await loop.begin(first)
+    await loop.begin(first, anew=memory is not None)
     watching = _watching(settings, around, bus, clock, loop, emit)
     sockets = _sockets(settings, clock, loop, waiting, world, emit, gid)
     if hooks is not None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ async def test_records_come_back_in_order(tmp_path: Path) -> None:
     with journal(path) as opened:
         await opened.append([{"n": 3, "text": "grüß [dich]\n", "deep": {"a": [None, True, 1.5]}}, {"n": 4}])
     with journal(path) as opened:
-        records = opened.replay()
+        records = list(opened.replay())
         assert [record["n"] for record in records] == [1, 2, 3, 4]
         assert records[2] == {"n": 3, "text": "grüß [dich]\n", "deep": {"a": [None, True, 1.5]}}
         assert opened.torn_bytes == 0
@@ -71,7 +72,7 @@ async def test_a_torn_tail_at_every_byte(tmp_path: Path) -> None:
             path = tmp_path / f"cut-{cut}-{zeros}"
             path.write_bytes(content[:cut] + b"\0" * zeros)
             with journal(path) as opened:
-                assert len(opened.replay()) == 2 * good, cut
+                assert len(list(opened.replay())) == 2 * good, cut
                 tail = content[ends[good] : cut].rstrip(b"\0")
                 assert opened.torn_bytes == len(tail)
                 if tail:
@@ -96,6 +97,52 @@ async def test_a_changed_byte_in_the_last_frame_loses_only_that_frame(tmp_path: 
         changed[place] ^= 0x41
         path.write_bytes(changed)
         assert numbers(path) == [1], place
+
+
+@pytest.mark.asyncio
+async def test_a_damaged_tail_is_said_at_every_opening_until_something_is_written(tmp_path: Path) -> None:
+    """S6: a start that fails after it was seen must not make the next one believe that nothing was lost."""
+    path = tmp_path / "j"
+    await written(path, 1, 2)
+    content = bytearray(path.read_bytes().rstrip(b"\0"))
+    content[-2] ^= 1
+    path.write_bytes(content)
+    for _ in range(3):
+        with journal(path) as opened:
+            assert opened.torn_bytes > 0
+    await written(path, 3)
+    with journal(path) as opened:
+        assert opened.torn_bytes == 0
+        assert [record["n"] for record in opened.replay()] == [1, 3]
+
+
+@pytest.mark.asyncio
+async def test_a_long_journal_is_read_frame_by_frame(tmp_path: Path) -> None:
+    """Opened and replayed, 16 MB need no more than a few frames of memory: the guard's whole slice has 160 MB."""
+    path = tmp_path / "j"
+    with FileJournal(path, CLOCK, lambda _: None) as opened:
+        for n in range(250):
+            await opened.append([{"n": n, "fill": "x" * 64_000}])
+    tracemalloc.start()
+    try:
+        with journal(path) as opened:
+            assert sum(1 for _ in opened.replay()) == 250
+            assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.asyncio
+async def test_a_compaction_keeps_room_or_the_old_journal(tmp_path: Path) -> None:
+    """On a disk that is full afterwards the next records still find their place."""
+    path = tmp_path / "j"
+    with journal(path) as opened:
+        await opened.compact([{"n": 1}])
+        before = path.stat().st_blocks * 512, path.stat().st_size
+        assert before[0] > opened.bytes_used + 100_000
+        await opened.append([{"n": 2, "fill": "x" * 100_000}])
+        assert (path.stat().st_blocks * 512, path.stat().st_size) == before
+    assert numbers(path) == [1, 2]
 
 
 @pytest.mark.asyncio
@@ -272,7 +319,7 @@ from guard.adapters.journal import FileJournal
 
 async def main() -> None:
     with FileJournal(Path(sys.argv[1]), BootClock()) as journal:
-        n = len(journal.replay())
+        n = len(list(journal.replay()))
         while True:
             if n % 37 == 36:
                 await journal.compact([{"n": m} for m in range(n)])

@@ -6,8 +6,11 @@ from dataclasses import replace
 
 from scene import guard_of, whole_pair
 
+from guard.core import machine
 from guard.core.close import _returnable
-from guard.core.turn import HandlerJob, Turn
+from guard.core.instant import after
+from guard.core.step import Heard
+from guard.core.turn import HandlerJob, Turn, undrained
 
 
 def winner():
@@ -41,6 +44,33 @@ def test_a_memory_that_began_in_this_era_hands_nothing_back() -> None:
     guard, now = winner()
     for since in (None, 3):
         assert not returnable(replace(guard, memory=replace(guard.memory, since_era=since)), now)
+
+
+def test_a_memory_whose_last_record_was_damaged_is_taken_as_a_copy_put_back() -> None:
+    """S6, S4: it may lack a use, or a shot: nothing of this era is handed back, and H is counted from the start."""
+    guard, now = winner()
+    for torn in (False, True):
+        again, step = machine.start(
+            "A",
+            "B",
+            policy=guard.policy,
+            sight=guard.sight,
+            horizon_s=10.0,
+            memory=replace(guard.memory, won=9),
+            boot_id=guard.boot_id,
+            seed="s",
+            now=now,
+            torn=torn,
+        )
+        assert step.memory == again.memory
+        assert undrained(again, after(now, 9.9)) is torn
+        ack = replace(guard.ack, seq=int(after(now, 0.1)))
+        again, _ = machine.step(again, Heard("arbiter", ack), after(now, 0.1))
+        later = after(now, 10.1)
+        assert not undrained(again, later)
+        again = replace(again, memory=replace(again.memory, intents=()))
+        assert returnable(again, after(now, 0.2)) is not torn
+        assert again.memory.since_era == (3 if torn else 1)
 
 
 def test_a_win_is_not_handed_back_while_anything_speaks_against_it() -> None:

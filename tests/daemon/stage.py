@@ -60,6 +60,7 @@ class Stage:
         self.hangs_s = 0.0
         self.records: list[Mapping[str, object]] = []
         self.logged: list[tuple[str, bool]] = []
+        self.fed: list[Instant] = []
         made, self.first = machine.start(
             A,
             B,
@@ -88,6 +89,7 @@ class Stage:
         return self.records
 
     async def compact(self, records: Sequence[Mapping[str, object]]) -> None:
+        self.clock.move(self.hangs_s)
         self.records = list(records)
 
     # ---- hands, log, notifier
@@ -100,7 +102,9 @@ class Stage:
 
     def ready(self) -> None: ...
     def status(self, text: str) -> None: ...
-    def alive(self) -> None: ...
+    def alive(self) -> None:
+        self.fed.append(self.clock.now())
+
     def reloading(self) -> None: ...
     def stopping(self) -> None: ...
 

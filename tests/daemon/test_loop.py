@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
+from guard.adapters.clock import BootClock
+from guard.adapters.journal import FileJournal
 from guard.core.evidence import Disk, Forecast, Link, PendingShot, Power, Replica, Role, Volumes
 from guard.core.instant import Instant, after
 from guard.core.messages import Answer, Beat, Bye, Commit, SetInhibit
@@ -294,3 +298,32 @@ async def test_every_memory_survives_its_journey_through_the_journal() -> None:
     stage = armed(spawned=True, drained=Instant(5))
     await stage.put(HOLD)
     assert remembered(list(stage.records)) == stage.guard.memory
+
+
+@pytest.mark.asyncio
+async def test_a_slow_compaction_does_not_starve_the_watchdog() -> None:
+    """Each wait for the disk may take 5 s, and WatchdogSec is 10 s: two of them are never between two signs of life."""
+    stage = Stage()
+    await stage.put(Tick())
+    stage.loop._records = loops.COMPACT_RECORDS - 1
+    stage.hangs_s = 4.9
+    await stage.put(HOLD, Tick())
+    assert stage.loop._records < 10
+    stage.fed.append(stage.clock.now())
+    assert max(later - before for before, later in pairwise(stage.fed)) < 6e9
+
+
+@pytest.mark.asyncio
+async def test_restarts_do_not_grow_the_journal(tmp_path: Path) -> None:
+    """A guard that is started again and again leaves one record, on a real file; the memory is the last one's."""
+    clock = BootClock()
+    for count in range(1, 6):
+        stage = Stage()
+        with FileJournal(tmp_path / "j", clock) as journal:
+            old = remembered(journal.replay())
+            assert (None if old is None else old.era) == (count - 1 or None)
+            memory = replace(stage.guard.memory, era=count)
+            loop = loops.Loop(replace(stage.guard, memory=memory), clock, journal, stage._emit, stage)
+            await loop.begin(replace(stage.first, memory=memory), anew=old is not None)
+        with FileJournal(tmp_path / "j", clock) as journal:
+            assert len(list(journal.replay())) == 1
