@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import pwd
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from guard.core.evidence import Power
@@ -34,13 +34,22 @@ OWNER_MAX = 64  # characters of a user's name
 Say = Callable[[str], None]
 
 
-class Cred(Protocol):
+class Peer(Protocol):
     """Who asks, as the kernel noted it."""
 
     @property
     def uid(self) -> int: ...
     @property
     def pid(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cred:
+    """A person who gives an order. `name` None: nobody could say it in time."""
+
+    uid: int
+    pid: int
+    name: str | None
 
 
 class Asking:
@@ -58,12 +67,14 @@ class Asking:
         waiting: Waiting,
         world: World,
         recent: Callable[[], Sequence[Mapping[str, Any]]],
+        user_name: Callable[[int], Awaitable[str | None]],
     ) -> None:
         self._site, self._pair, self._cell = site, pair, cell
         self._clock, self._put, self._guard = clock, put, guard
         self._waiting, self._world, self._recent = waiting, world, recent
+        self._user_name = user_name
 
-    async def read(self, verb: str, args: Mapping[str, Any], cred: Cred, say: Say) -> dict[str, Any]:
+    async def read(self, verb: str, args: Mapping[str, Any], cred: Peer, say: Say) -> dict[str, Any]:
         match verb:
             case "status":
                 return shown(self._guard(), self._site, self._pair, self._clock.now(), self._clock.wall())
@@ -72,7 +83,7 @@ class Asking:
             case _:
                 raise Refused(f"cannot do {verb!r} here", "this socket only shows", "use the control socket, as root")
 
-    async def write(self, verb: str, args: Mapping[str, Any], cred: Cred, say: Say) -> dict[str, Any]:
+    async def write(self, verb: str, args: Mapping[str, Any], cred: Peer, say: Say) -> dict[str, Any]:
         match verb:
             case "status" | "explain":
                 return await self.read(verb, args, cred, say)
@@ -89,11 +100,11 @@ class Asking:
             case "verdict":
                 return await self._verdict(args)
             case "hold":
-                return await self._hold(args, cred)
+                return await self._hold(args, await self._named(cred))
             case "release":
                 return await self._release()
             case "init":
-                return await self._init(args, cred)
+                return await self._init(args, await self._named(cred))
             case _:
                 raise Refused(f"cannot do {verb!r}", "no such order", "see: pairguard --help")
 
@@ -203,6 +214,9 @@ class Asking:
             "cannot make a register", "the arbiter does not answer", "run: systemctl status pairguard-witness"
         )
 
+    async def _named(self, cred: Peer) -> Cred:
+        return Cred(cred.uid, cred.pid, await self._user_name(cred.uid))
+
     # ------------------------------------------------------------------ carrying
 
     async def _asked(self, request: str, event: Event, deadline_s: float | None, say: Say | None) -> dict[str, Any]:
@@ -242,11 +256,8 @@ def _text(args: Mapping[str, Any], key: str) -> str:
 
 def _owner(cred: Cred) -> str:
     """The person or program that asks, by the kernel's word."""
-    try:
-        name = pwd.getpwuid(cred.uid).pw_name.encode("ascii", "backslashreplace").decode("ascii")
-        return f"{name[:OWNER_MAX]}[{cred.pid}]"
-    except KeyError:
-        return f"uid {cred.uid}[{cred.pid}]"
+    name = (cred.name or f"uid {cred.uid}").encode("ascii", "backslashreplace").decode("ascii")
+    return f"{name[:OWNER_MAX]}[{cred.pid}]"
 
 
 def _key_of(node: str, owner: str, reason: str) -> str:

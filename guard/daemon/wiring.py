@@ -22,7 +22,7 @@ from guard.adapters.control import ControlServer, anybody, root_or_group
 from guard.adapters.corosync import Corosync
 from guard.adapters.drbd import Drbd
 from guard.adapters.emit import Emitter
-from guard.adapters.groups import group_id
+from guard.adapters.groups import group_id, user_name
 from guard.adapters.inbox import told
 from guard.adapters.journal import FileJournal
 from guard.adapters.netlink import NetlinkLinks
@@ -243,12 +243,16 @@ def _reload(
     """SIGHUP: new limits are taken at once; settings that do not validate change nothing; the rest needs a restart."""
     notifier.reloading()
     try:
-        fresh = read()
-    except SettingsError as error:
+        _take_limits(settings, read(), loop, emit)
+    except (PairguardError, OSError, ValueError) as error:
         emit("reload-refused", str(error), {}, page=True)
+    finally:
         notifier.ready()
-        return
-    loop.put(Retuned(fresh.limits.policy(fresh.fence[settings.pair.peer].timeout)))
+
+
+def _take_limits(settings: GuardSettings, fresh: GuardSettings, loop: Loop, emit: Emit) -> None:
+    """The pair, its names and its devices stay as they were at the start."""
+    loop.put(Retuned(fresh.limits.policy(settings.fence[settings.pair.peer].timeout)))
     later = [
         name
         for name in GuardSettings.model_fields
@@ -256,7 +260,6 @@ def _reload(
     ]
     text = f"limits are taken; restart pairguardd to take: {', '.join(later)}" if later else "limits are taken"
     emit("reloaded", text, {"restart_for": later})
-    notifier.ready()
 
 
 def sight(settings: GuardSettings) -> Sight:
@@ -339,6 +342,7 @@ def _sockets(
         waiting=waiting,
         world=world,
         recent=lambda: list(emit.kept),
+        user_name=user_name,
     )
 
     def bug(error: Exception) -> None:

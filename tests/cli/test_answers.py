@@ -60,7 +60,12 @@ def asking(waiting: Waiting, answer: dict[str, object] | None) -> Asking:
         waiting=waiting,
         world=nothing,
         recent=list,
+        user_name=nobody,
     )
+
+
+async def nobody(uid: int) -> None:
+    return None
 
 
 @pytest.mark.asyncio

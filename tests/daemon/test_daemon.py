@@ -417,6 +417,17 @@ def test_trouble_that_may_pass_is_tried_again(node: Node, refused: Callable[...,
     assert "pairguardd: cannot" in refused(75)
 
 
+@pytest.mark.asyncio
+async def test_a_reload_with_another_peer_is_survived(node: Node) -> None:
+    """The real signal: it runs on with the names of its start, and says what waits for a restart."""
+    async with node.daemon() as program:
+        node.write(node.config.read_text().replace(PEER, f"{PEER}x"))
+        program.process.send_signal(signal.SIGHUP)
+        await until(lambda: "restart pairguardd to take: pair, fence" in program.said, "it says what it took")
+        assert "Traceback" not in program.said
+        await node.status()
+
+
 def test_the_programs_say_their_version() -> None:
     """`--version` needs no settings."""
     for module in ("guard.daemon.main", "guard.witness.main"):
