@@ -198,8 +198,7 @@ def _listener(path: Path, mode: int, gid: int | None) -> socket.socket:
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     if len(os.fsencode(fresh)) > PATH_MAX:
         raise SettingsError(f"cannot make the socket {path}", "the path is too long", "use a path under /run")
-    if _alive(path):
-        raise Unavailable(f"cannot make the socket {path}", "a living daemon answers there", "stop that one first")
+    nobody_answers(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         fresh.unlink(missing_ok=True)
@@ -216,6 +215,12 @@ def _listener(path: Path, mode: int, gid: int | None) -> socket.socket:
             f"cannot make the socket {path}", error.strerror or str(error), "does its folder exist?"
         ) from error
     return listener
+
+
+def nobody_answers(path: Path) -> None:
+    """`Unavailable` if a living daemon has that socket."""
+    if _alive(path):
+        raise Unavailable(f"cannot make the socket {path}", "a living daemon answers there", "stop that one first")
 
 
 def _alive(path: Path) -> bool:

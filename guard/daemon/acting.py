@@ -48,6 +48,7 @@ from guard.ports import Bus, Clock, Cluster, DeviceSettings, Members, PowerReade
 
 OUTBOX_MAX = 512
 END_AGAIN_S = 1.0  # how often a shot that cannot be ended is tried again
+RESTORE_AGAIN_S = 5.0
 SENDERS = 4
 POWER_S_MAX = 10.0  # a fresh device session that takes longer than this says nothing
 ON_GRACE_S = 12.0  # besides the device's own timeout, for switching on: the supervisor ends what hangs within 10 s
@@ -128,6 +129,7 @@ class Acting:
             self._group = group
             for number in range(SENDERS):
                 group.create_task(self._sender(), name=f"sender-{number}")
+            self._start("restore", self._restore())
             for intent in sorted(self._stuck):
                 self._start(f"fire:{intent}", self._finish(intent))
             early, self._early = self._early, []
@@ -189,9 +191,12 @@ class Acting:
         self._group.create_task(self._once(key, work, failed), name=key)
 
     async def _once(self, key: str, work: Coroutine[Any, Any, None], failed: Event | None) -> None:
+        if await self._met_a_bug(key.partition(":")[0], self._busily(key, work)) and failed is not None:
+            self._put(failed)
+
+    async def _busily(self, key: str, work: Coroutine[Any, Any, None]) -> None:
         try:
-            if await self._met_a_bug(key.partition(":")[0], work) and failed is not None:
-                self._put(failed)
+            await work
         finally:
             self._busy.discard(key)
 
@@ -257,6 +262,18 @@ class Acting:
             except (PairguardError, OSError):
                 await self._clock.sleep(END_AGAIN_S)
         self._put(ShotEnded(intent, None, clean=False))
+
+    async def _restore(self) -> None:
+        """Give back what a purge of an earlier guard left on fence devices: stopped ones let the cluster fence nobody.
+
+        The cluster starts after the guard, so this is tried until it has answered once."""
+        while True:
+            try:
+                if await self._world.cluster.restore_devices():
+                    return
+            except PairguardError as error:
+                self._emit("hand-failed", f"fence devices after a purge: {error}", {"hand": "restore"})
+            await self._clock.sleep(RESTORE_AGAIN_S)
 
     async def _resume(self) -> None:
         try:

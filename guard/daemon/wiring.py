@@ -18,7 +18,7 @@ from guard.adapters import folders, logsink, process, snmp
 from guard.adapters.blockstat import BlockStat
 from guard.adapters.clock import BootClock, monotonic_usec
 from guard.adapters.command_cluster import CommandCluster
-from guard.adapters.control import ControlServer, anybody, root_or_group
+from guard.adapters.control import ControlServer, anybody, nobody_answers, root_or_group
 from guard.adapters.corosync import Corosync
 from guard.adapters.drbd import Drbd
 from guard.adapters.emit import Emitter
@@ -60,6 +60,7 @@ from guard.ports import (
 )
 from guard.settings import Fence, GuardSettings, SwitchSettings
 
+SOCKETS = ("control.sock", "status.sock")
 FAREWELL_S = 0.4  # for the last word to leave
 
 
@@ -151,6 +152,8 @@ async def run(
     folders.made(settings.paths.state, 0o750)
     folders.made(settings.paths.run, 0o755)
     with FileJournal(settings.paths.state / f"{settings.pair.node}.journal", clock) as journal:
+        for name in SOCKETS:
+            nobody_answers(settings.paths.run / name)  # before the shots of whoever answers there are cleared
         await _run(settings, around, clock, emit, journal, gid, hooks, read)
 
 
@@ -348,10 +351,10 @@ def _sockets(
     def bug(error: Exception) -> None:
         emit("bug", f"a request could not be answered: {error}", {"error": type(error).__name__}, page=True)
 
-    run_dir = settings.paths.run
+    control, status = (settings.paths.run / name for name in SOCKETS)
     return (
-        ControlServer(run_dir / "control.sock", 0o660, asking.write, root_or_group(gid), gid=gid, on_bug=bug),
-        ControlServer(run_dir / "status.sock", 0o666, asking.read, anybody, on_bug=bug),
+        ControlServer(control, 0o660, asking.write, root_or_group(gid), gid=gid, on_bug=bug),
+        ControlServer(status, 0o666, asking.read, anybody, on_bug=bug),
     )
 
 

@@ -57,6 +57,7 @@ class Bench:
     purged: bool = True
     cleared: list[bool] = field(default_factory=list)
     shots_cleared: list[bool] = field(default_factory=list)
+    restores: list[bool] = field(default_factory=lambda: [True] * 9)
     hangs: bool = False
     switched: int = 0
     ended: int = 0
@@ -87,7 +88,7 @@ class Bench:
         return self.purged
 
     async def restore_devices(self) -> bool:
-        return True
+        return self.restores.pop(0)
 
     async def clear_hold(self, hold_id: str) -> bool:
         return self.cleared.pop(0)
@@ -183,6 +184,24 @@ async def test_taking_the_hold_back_is_done_only_when_it_was_read_back() -> None
     assert bench.events == [HoldWritten(False, False), HoldWritten(False, True)]
 
 
+@pytest.mark.asyncio
+async def test_devices_that_a_purge_stopped_are_given_back_at_every_start() -> None:
+    """S7, L1: a guard killed amid a purge left them stopped, and the cluster could fence nobody; until it answers."""
+    bench = Bench(restores=[False, True])
+    bench.clock = QuickClock()
+    async with bench.hands():
+        await until(lambda: not bench.restores, "it was tried until it was done")
+        await asyncio.sleep(0.1)
+    assert bench.restores == []
+
+
+class QuickClock(BootClock):
+    """Its seconds are milliseconds."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 1000)
+
+
 class StuckShooter(Bench):
     """A shot that cannot be ended at first."""
 
@@ -246,7 +265,7 @@ class Buggy(Bench):
     async def order(self, *_: object, **__: object) -> bool:
         raise self.kind(28, "No space left on device")
 
-    fire = on = purge = clear_hold = restore_devices = order  # type: ignore[assignment]
+    fire = on = purge = clear_hold = order  # type: ignore[assignment]
     send = status = set_hold = forecast = bar = suspend = resume = outdate = unblock = order
 
 

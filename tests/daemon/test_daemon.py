@@ -181,6 +181,45 @@ async def test_a_second_daemon_of_this_node_ends_with_what_why_and_next(node: No
 
 
 @pytest.mark.asyncio
+async def test_a_second_daemon_with_another_journal_ends_no_shot_of_the_first(node: Node) -> None:
+    """Another paths.state passes the journal's lock; it is refused before it clears the shots of this node."""
+    try:
+        group = cgroup.find_mount() / "pairguard-shots" / NODE / "shot-now"
+    except Unavailable as error:
+        pytest.skip(str(error))
+    async with node.daemon():
+        cgroup.make(group)
+        shot = subprocess.Popen(["sleep", "600"])  # noqa: ASYNC220
+        try:
+            (group / "cgroup.procs").write_text(str(shot.pid))
+            node.write(node.config.read_text().replace("/state", "/other"))
+            second = node.start()
+            assert await second.ended() == 75
+            assert "a living daemon answers there" in second.said
+            assert shot.poll() is None
+        finally:
+            shot.kill()
+            shot.wait()
+
+
+@pytest.mark.asyncio
+async def test_a_damaged_last_record_is_paged_and_drained_anew(node: Node) -> None:
+    """S6: what the disk may have lost counts as a shot until H has passed, and a person reads of it."""
+    (node.folder / "state").mkdir()
+    path = node.folder / "state" / f"{NODE}.journal"
+    with FileJournal(path, BootClock()) as journal:
+        for era in (1, 2):
+            await journal.append([record(Memory(BootClock().boot_id(), era=era))])
+    content = bytearray(path.read_bytes().rstrip(b"\0"))
+    content[-9] ^= 1
+    path.write_bytes(content)
+    async with node.daemon() as program:
+        assert "journal-torn" in program.said
+        [shot] = (await node.status())["shots"]
+        assert 70 < shot["drains_in_s"] <= 75
+
+
+@pytest.mark.asyncio
 async def test_at_its_start_old_shots_are_killed_and_given_their_drain(node: Node) -> None:
     """A process of an earlier guard's shot is dead before the sockets answer; its intent drains in H, another never."""
     try:

@@ -92,6 +92,12 @@ def test_a_guard_that_hangs_or_dies_is_started_again_and_one_with_bad_settings_i
         assert int(service["WatchdogSec"]) >= 5
 
 
+def test_settings_for_this_boot_outlive_a_stop() -> None:
+    """configs/conf.d/README.md promises it of /run/pairguard/conf.d, which is inside the guard's runtime folder."""
+    service = Unit("pairguardd.service")["Service"]
+    assert (service["RuntimeDirectory"], service["RuntimeDirectoryPreserve"]) == ("pairguard", "yes")
+
+
 def test_no_unit_makes_our_package_importable_by_stock_agents() -> None:
     """`fencing` is also the name of the stock agents' own library: found in its place, no agent works any more."""
     for name in EXPOSURE_MAX:

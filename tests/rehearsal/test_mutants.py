@@ -16,7 +16,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
     *("guard", "fencing", "configs/examples"),
-    *(f"tests/{part}" for part in ("core", "rehearsal", "agents", "witness", "captures", "model", "daemon", "adapters")),
+    *(
+        f"tests/{part}"
+        for part in ("core", "rehearsal", "agents", "witness", "captures", "model", "daemon", "adapters")
+    ),
 )
 
 
