@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from scene import guard_of, run, whole_pair
@@ -10,7 +11,7 @@ from guard.core import machine
 from guard.core.instant import after
 from guard.core.step import SawWrites
 from guard.core.writes import age
-from guard.daemon.loop import _MEMORY
+from guard.daemon.memory import record, remembered
 
 
 def restarted(guard, memory, now, boot_id):
@@ -33,7 +34,7 @@ def test_the_write_ledger_outlives_a_restart_of_the_guard() -> None:
     guard, now = guard_of(world, "A"), world.nodes["A"].local()
     guard, _ = run(replace(guard, due={}), SawWrites(()), now)
     assert guard.memory.ledgers
-    memory = _MEMORY.validate_json(_MEMORY.dump_json(guard.memory))
+    memory = remembered([json.loads(json.dumps(record(guard.memory)))])
     again = restarted(guard, memory, after(now, 1.0), guard.boot_id)
     [name] = again.ledgers
     assert again.ledgers[name] == guard.ledgers[name]
