@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from guard.core import claim as judging
+from guard.core.altered import altered
 from guard.core.attest import Session, Testimony, attested, was_primary
 from guard.core.instant import Instant, elapsed_s
 from guard.core.lastwords import with_attested_gate, with_last_words
@@ -102,7 +103,7 @@ class Gathering:
     refused: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it is `altered` with every message
 class Pair:
     """Everything the arbiter knows of a pair; only `kept` survives it."""
 
@@ -198,7 +199,7 @@ def hear(
                 new = replace(new, ended=True)  # a person's end is never taken back
             inhibits = {**pair.kept.inhibits, new.id: new}
             stored = InhibitStored(message.nonce, message.inhibit.id)
-            pair = replace(pair, lease_at={**pair.lease_at, new.id: now})
+            pair = altered(pair, lease_at={**pair.lease_at, new.id: now})
             return _keep(pair, inhibits=inhibits), ((sender, stored),)
         case LiftInhibit():
             found = pair.kept.inhibits.get(message.id)
@@ -210,14 +211,14 @@ def hear(
                 pair = _lifted(pair, found)
             return _without(pair, message.id), ((sender, InhibitStored(message.nonce, message.id)),)
         case Bye():
-            return replace(pair, left=pair.left | {sender}, left_at={**pair.left_at, sender: now}), ()
+            return altered(pair, left=pair.left | {sender}, left_at={**pair.left_at, sender: now}), ()
         case _:
             return pair, ()
 
 
 def heard_unread(pair: Pair, sender: str, now: Instant, policy: Policy) -> Pair:
     """An authentic word that nobody here can read: its sender lives. What it stated before is no news by that."""
-    return replace(_heard(pair, sender, now, policy), unread=pair.unread | {sender})
+    return altered(_heard(pair, sender, now, policy), unread=pair.unread | {sender})
 
 
 def tick(pair: Pair, now: Instant, wall: float, site: Site, policy: Policy) -> tuple[Pair, Sends]:
@@ -242,7 +243,7 @@ def _heard(pair: Pair, sender: str, now: Instant, policy: Policy) -> Pair:
     straggler = left_at is not None and elapsed_s(left_at, now) <= BYE_STRAGGLERS_S
     left = pair.left if straggler else pair.left - {sender}
     heard, unread = {**pair.heard, sender: now}, pair.unread - {sender}
-    return replace(pair, heard=heard, steady_since=steady, left=left, unread=unread)
+    return altered(pair, heard=heard, steady_since=steady, left=left, unread=unread)
 
 
 def _overtaken(pair: Pair, sender: str, beat: Beat, now: Instant) -> bool:
@@ -255,7 +256,7 @@ def _overtaken(pair: Pair, sender: str, beat: Beat, now: Instant) -> bool:
 def _beat(
     pair: Pair, sender: str, beat: Beat, now: Instant, came: Instant, site: Site, policy: Policy
 ) -> tuple[Pair, Sends]:
-    pair = replace(pair, beats={**pair.beats, sender: beat}, beat_at={**pair.beat_at, sender: came})
+    pair = altered(pair, beats={**pair.beats, sender: beat}, beat_at={**pair.beat_at, sender: came})
     kept, peer = pair.kept, pair.kept.other(sender)
     if kept.inhibits.get(PEER_ALIVE) is not None and _one_membership(pair, now):
         pair = _without(pair, PEER_ALIVE)
@@ -325,7 +326,7 @@ def _claim(
         asked=now,
         waits_for_target=heard is not None and elapsed_s(heard, now) <= policy.heard_s,
     )
-    pair = replace(pair, gatherings={**pair.gatherings, sender: gathering})
+    pair = altered(pair, gatherings={**pair.gatherings, sender: gathering})
     ask = Ask(message.nonce, sender, message.purpose, message.want_yield)
     pair, sends = _progress(pair, sender, now, wall, site, policy)
     return pair, ((target, ask), *sends)
@@ -342,7 +343,7 @@ def _answer(
     if message.evidence.node != sender:
         return pair, ()
     gathering = replace(gathering, answer=message, answered=came)
-    pair = replace(pair, gatherings={**pair.gatherings, candidate: gathering})
+    pair = altered(pair, gatherings={**pair.gatherings, candidate: gathering})
     if message.yielded and PEER_ALIVE in pair.kept.inhibits:
         pair = _without(pair, PEER_ALIVE)
     return _progress(pair, candidate, now, wall, site, policy)
@@ -369,7 +370,7 @@ def _progress(pair: Pair, candidate: str, now: Instant, wall: float, site: Site,
     if (early := _too_early(pair, gathering, now, policy)) is not None:
         return _drop(pair, candidate), ((candidate, early),)
     gathering = replace(gathering, offered=now, version=pair.kept.register.version)
-    pair = replace(pair, gatherings={**pair.gatherings, candidate: gathering})
+    pair = altered(pair, gatherings={**pair.gatherings, candidate: gathering})
     return pair, ((candidate, _offer(pair, gathering, now, site, policy)),)
 
 
@@ -561,7 +562,7 @@ def _commit(pair: Pair, sender: str, message: Commit, now: Instant, site: Site, 
     if message.purpose == "fence":
         last_fence = FenceCommit(sender, now, pair.boot_id, None if message.unbounded else message.horizon_s)
     pair = _keep(pair, register=written, last_fence=last_fence)
-    pair = replace(pair, gatherings={k: g for k, g in pair.gatherings.items() if k != sender})
+    pair = altered(pair, gatherings={k: g for k, g in pair.gatherings.items() if k != sender})
     return pair, ((sender, Won(message.nonce, written.era, written.version, message.purpose)),)
 
 
@@ -583,7 +584,7 @@ def _close(pair: Pair, sender: str, message: CloseEra, now: Instant, site: Site,
     session = kept.session
     if hand_back and session is not None and session.era == kept.register.era:
         session = replace(session, era=written.era)  # the attested session stays attested
-    pair = replace(_keep(pair, register=written, session=session), gatherings={})  # gathered in the era that ended
+    pair = altered(_keep(pair, register=written, session=session), gatherings={})  # gathered in the era that ended
     return pair, ((sender, Closed(message.nonce, written.view(site.store_id))),)
 
 
@@ -663,7 +664,7 @@ def _count_leases(pair: Pair, now: Instant) -> Pair:
     }
     if not due:
         return pair
-    pair = replace(pair, lease_at={**pair.lease_at, **dict.fromkeys(due, now)})
+    pair = altered(pair, lease_at={**pair.lease_at, **dict.fromkeys(due, now)})
     return _keep(pair, inhibits={**pair.kept.inhibits, **due})
 
 
@@ -730,8 +731,8 @@ def _drop(pair: Pair, candidate: str) -> Pair:
     """End a gathering or an offer. A Commit of its nonce finds nothing from now on."""
     if candidate not in pair.gatherings:
         return pair
-    return replace(pair, gatherings={k: g for k, g in pair.gatherings.items() if k != candidate})
+    return altered(pair, gatherings={k: g for k, g in pair.gatherings.items() if k != candidate})
 
 
 def _keep(pair: Pair, **changed: object) -> Pair:
-    return replace(pair, kept=replace(pair.kept, **changed))  # type: ignore[arg-type]  # names are Kept's own fields
+    return altered(pair, kept=replace(pair.kept, **changed))  # type: ignore[arg-type]  # names are Kept's own fields

@@ -162,7 +162,7 @@ def _claim(
 def gather(turn: Turn) -> None:
     """The peer fell silent: let the arbiter collect evidence, so that a claim is quick. Commits nothing."""
     guard = turn.guard
-    if not guard.ever_whole or not peer_silent(guard) or guard.attempt is not None or guard.memory.session is None:
+    if not guard.ever_whole or guard.attempt is not None or guard.memory.session is None or not peer_silent(guard):
         return
     if not arbiter_up(guard, turn.now) or guard.store_doubted or not turn.every("gather", GATHER_S):
         return

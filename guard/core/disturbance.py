@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, assert_never
 
+from guard.core.altered import altered
 from guard.core.evidence import LinkSighting, PortState, Sign, SignKind, SwitchSighting, Up
 from guard.core.instant import Instant, elapsed_s
 
@@ -62,8 +63,9 @@ class Policy:
     sighting_s_max: float = 3.0  # an older answer of a switch says nothing about a death
     lag_table_is_sign: bool = False  # dot3adTablesLastChanged moves with every server's reboot: noise on most switches
 
-    def owner(self, switch: str, port: str) -> Owner | None:
-        return next((p.owner for p in self.ports if (p.switch, p.port) == (switch, port)), None)
+    def owners(self, switch: str) -> dict[str, Owner]:
+        """Whose each configured port of `switch` is."""
+        return {p.port: p.owner for p in self.ports if p.switch == switch}
 
     def owned(self, switch: str, owner: Owner) -> tuple[str, ...]:
         return tuple(p.port for p in self.ports if p.switch == switch and p.owner is owner)
@@ -149,7 +151,7 @@ class LinkMemory:
     stp_state: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: it is `altered` with every sighting
 class Network:
     """What is known of the network's quiet. Build the first one with `at_start`.
 
@@ -198,20 +200,20 @@ def step(network: Network, event: Event, now: Instant, policy: Policy) -> tuple[
         case SwitchSighting():
             after, found = _switch(network, event, now, policy)
         case BusSeen(connected):
-            after, found = replace(network, bus=connected), _Found()
+            after, found = altered(network, bus=connected), _Found()
             if connected or network.bus:
-                found.standing(not connected, _sign(SignKind.BUS_LOST, "bus", now, "our own bus session is lost"))
+                found.standing(not connected, SignKind.BUS_LOST, "bus", now, "our own bus session is lost")
         case ReplicationSeen():
             after, found = _replication(network, event, now, policy)
         case WatcherSeen(watcher, alive, text):
             after, found = network, _Found()
-            found.standing(not alive, _sign(SignKind.WATCHER_LOST, watcher, now, text or f"{watcher} stopped"))
+            found.standing(not alive, SignKind.WATCHER_LOST, watcher, now, text or f"{watcher} stopped")
         case StormSeen(on, text):
             after, found = network, _Found()
-            found.standing(on, _sign(SignKind.STORM, "arbiter", now, text or "many pairs are in trouble at once"))
+            found.standing(on, SignKind.STORM, "arbiter", now, text or "many pairs are in trouble at once")
         case PeerAliveSeen(on, text):
             after, found = network, _Found()
-            found.standing(on, _sign(SignKind.PEER_ALIVE, "peer", now, text or "the peer lives"))
+            found.standing(on, SignKind.PEER_ALIVE, "peer", now, text or "the peer lives")
         case _:
             assert_never(event)
     return _settle(after, found, now)
@@ -292,11 +294,17 @@ class _Found:
     def event(self, sign: Sign) -> None:
         self.events.append(sign)
 
-    def standing(self, bad: bool, sign: Sign) -> None:
+    def standing(
+        self, bad: bool, kind: SignKind, source: str, now: Instant, text: str, port: str | None = None
+    ) -> None:
         if bad:
-            self.on.append(replace(sign, standing=True))
+            self.on.append(Sign(kind, source, now, text, port, standing=True))
         else:
-            self.off.append(_key(sign))
+            self.over(kind, source, port)
+
+    def over(self, kind: SignKind, source: str, port: str | None = None) -> None:
+        """Its all-clear. Most sightings bring some, and hardly ever does one of them stand."""
+        self.off.append((kind, source, port))
 
 
 def _key(sign: Sign) -> Key:
@@ -308,6 +316,8 @@ def _sign(kind: SignKind, source: str, now: Instant, text: str, port: str | None
 
 
 def _settle(network: Network, found: _Found, now: Instant) -> tuple[Network, tuple[Sign, ...]]:
+    if not (found.on or found.events or network.open):
+        return network, ()  # nothing is new, and nothing stands that could end
     still = tuple(sign for sign in network.open if _key(sign) not in found.off)
     known = {_key(sign) for sign in still}
     opened: list[Sign] = []
@@ -327,7 +337,7 @@ def _settle(network: Network, found: _Found, now: Instant) -> tuple[Network, tup
         replace(sign, at=now, standing=False, text=f"over: {sign.text}") for sign in network.open if sign not in still
     )
     recent = (*network.recent, *found.events, *ended)[-EVENTS_KEPT_MAX:]
-    return replace(network, open=now_open, quiet_since=quiet, recent=recent), signs
+    return altered(network, open=now_open, quiet_since=quiet, recent=recent), signs
 
 
 # ---------------------------------------------------------------- own interfaces
@@ -343,9 +353,9 @@ def _link(network: Network, seen: LinkSighting, now: Instant, policy: Policy) ->
     _link_lacp(found, seen, before, now)
     if before.stp_state == "forwarding" and seen.stp_state not in (None, "forwarding") and seen.carrier is Up.UP:
         text = f"our own bridge port {seen.name} is {seen.stp_state}"
-        found.standing(True, _sign(SignKind.PATH_PORT_FLAP, "bridge", now, text, seen.name))
+        found.standing(True, SignKind.PATH_PORT_FLAP, "bridge", now, text, seen.name)
     elif seen.stp_state == "forwarding":
-        found.standing(False, _sign(SignKind.PATH_PORT_FLAP, "bridge", now, "", seen.name))
+        found.over(SignKind.PATH_PORT_FLAP, "bridge", seen.name)
     memory = LinkMemory(
         carrier=before.carrier if seen.carrier is Up.UNKNOWN else seen.carrier,
         changes=before.changes if seen.carrier_changes is None else seen.carrier_changes,
@@ -353,17 +363,17 @@ def _link(network: Network, seen: LinkSighting, now: Instant, policy: Policy) ->
         lacp_state=before.lacp_state if seen.lacp_state is None else seen.lacp_state,
         stp_state=before.stp_state if seen.stp_state is None else seen.stp_state,
     )
-    return replace(network, links={**network.links, seen.name: memory}), found
+    return altered(network, links={**network.links, seen.name: memory}), found
 
 
 def _link_carrier(found: _Found, seen: LinkSighting, before: LinkMemory, kind: SignKind, now: Instant) -> None:
     name = seen.name
     if seen.carrier is Up.DOWN and before.carrier is Up.UP:
-        found.standing(True, _sign(kind, "links", now, f"{name} has no carrier", name))
+        found.standing(True, kind, "links", now, f"{name} has no carrier", name)
     elif seen.carrier is Up.UP:
         # A vanished interface is told without its kind: clear under both names.
         for either in (SignKind.BOND_CARRIER, SignKind.MEMBER_CARRIER):
-            found.standing(False, _sign(either, "links", now, "", name))
+            found.over(either, "links", name)
     if before.changes is None or seen.carrier_changes is None:
         return
     moved = seen.carrier_changes - before.changes
@@ -390,15 +400,15 @@ def _switch(network: Network, seen: SwitchSighting, now: Instant, policy: Policy
     found = _Found()
     name = seen.switch
     before = network.switches.get(name, SwitchMemory())
-    silent = _sign(SignKind.SWITCH_SILENT, name, now, f"switch {name} does not answer: {seen.error or 'silence'}")
     if not seen.answered:
         after = replace(before, missed=before.missed + 1)
         if before.answered is not None and after.missed >= policy.silent_polls:
-            found.standing(True, silent)
-        return replace(network, switches={**network.switches, name: after}), found
+            text = f"switch {name} does not answer: {seen.error or 'silence'}"
+            found.standing(True, SignKind.SWITCH_SILENT, name, now, text)
+        return altered(network, switches={**network.switches, name: after}), found
     if before.answered is not None and seen.at < before.answered.at:
         return network, found  # an answer from before the last one says nothing about now
-    found.standing(False, silent)
+    found.over(SignKind.SWITCH_SILENT, name)
     restarted = _restarted(seen, before)
     if restarted is not None:
         found.event(_sign(SignKind.SWITCH_RESTARTED, name, now, f"switch {name} {restarted}"))
@@ -408,7 +418,7 @@ def _switch(network: Network, seen: SwitchSighting, now: Instant, policy: Policy
         found.event(_sign(SignKind.LACP_PARTNER, name, now, f"switch {name} formed its LAGs anew"))
     network = _ports(network, found, seen, before, now, policy)
     memory = _remember(before, seen)
-    return replace(network, switches={**network.switches, name: memory}), found
+    return altered(network, switches={**network.switches, name: memory}), found
 
 
 def _remember(before: SwitchMemory, seen: SwitchSighting) -> SwitchMemory:
@@ -479,13 +489,13 @@ def _mlag(found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instan
         where = {Up.UP: "while the peer link is up", Up.DOWN: "and so is the peer link"}.get(
             link or Up.UNKNOWN, "the peer link is unknown"
         )
-        found.standing(True, _sign(SignKind.MLAG_PEER_LOST, name, now, f"switch {name} lost its MLAG peer, {where}"))
+        found.standing(True, SignKind.MLAG_PEER_LOST, name, now, f"switch {name} lost its MLAG peer, {where}")
     elif seen.mlag_peer is Up.UP:
-        found.standing(False, _sign(SignKind.MLAG_PEER_LOST, name, now, ""))
+        found.over(SignKind.MLAG_PEER_LOST, name)
     if before.mlag_peer_link is Up.UP and seen.mlag_peer_link is Up.DOWN:
-        found.standing(True, _sign(SignKind.PEER_LINK_DOWN, name, now, f"the peer link of switch {name} is down"))
+        found.standing(True, SignKind.PEER_LINK_DOWN, name, now, f"the peer link of switch {name} is down")
     elif seen.mlag_peer_link is Up.UP:
-        found.standing(False, _sign(SignKind.PEER_LINK_DOWN, name, now, ""))
+        found.over(SignKind.PEER_LINK_DOWN, name)
     if _both_differ(before.mlag_role, seen.mlag_role):
         text = f"switch {name} went from MLAG role {before.mlag_role} to {seen.mlag_role}"
         found.event(_sign(SignKind.MLAG_ROLE, name, now, text))
@@ -495,14 +505,15 @@ def _ports(
     network: Network, found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instant, policy: Policy
 ) -> Network:
     stp = dict(seen.stp_ports)
+    owners = policy.owners(seen.switch)
     for port, state in seen.ports:
-        owner = policy.owner(seen.switch, port)
+        owner = owners.get(port)
         was = before.ports.get(port, PortState.UNKNOWN)
         if owner is None:
             continue
         edge = PortState.UNKNOWN not in (was, state) and was is not state
         if edge:
-            network = replace(network, port_changes={**network.port_changes, (seen.switch, port): now})
+            network = altered(network, port_changes={**network.port_changes, (seen.switch, port): now})
         _forwarding(found, seen, port, (state, stp.get(port)), (was, before.stp.get(port)), owner, now)
         match owner:
             case Owner.OTHER:
@@ -512,9 +523,11 @@ def _ports(
                     network = _peer_down(network, found, seen.switch, port, now, policy)
             case Owner.OURS | Owner.UPLINK | Owner.PEER_LINK:
                 kind = SignKind.PEER_LINK_DOWN if owner is Owner.PEER_LINK else SignKind.PATH_PORT_FLAP
-                sign = _sign(kind, seen.switch, now, f"{owner} port {port} of switch {seen.switch} is down", port)
-                if edge or state is PortState.UP:
-                    found.standing(state is PortState.DOWN, sign)
+                if state is PortState.UP:
+                    found.over(kind, seen.switch, port)
+                elif edge:
+                    text = f"{owner} port {port} of switch {seen.switch} is down"
+                    found.standing(True, kind, seen.switch, now, text, port)
             case _:
                 assert_never(owner)
     return network
@@ -533,13 +546,13 @@ def _forwarding(
     if owner is Owner.OTHER:
         return
     state, stp = new
-    sign = _sign(SignKind.TOPOLOGY_CHANGE, seen.switch, now, f"port {port} of {seen.switch} is {stp}", port)
     # The peer's port reads disabled or broken when it is down and ifOperStatus is stale (facts: up to 3 s).
     held = {"blocking", "listening", "learning"} if owner is Owner.PEER else None
     if stp == "forwarding" or (owner is Owner.PEER and state is PortState.DOWN):
-        found.standing(False, sign)
+        found.over(SignKind.TOPOLOGY_CHANGE, seen.switch, port)
     elif (state, old) == (PortState.UP, (PortState.UP, "forwarding")) and stp is not None and stp in (held or {stp}):
-        found.standing(True, sign)
+        text = f"port {port} of {seen.switch} is {stp}"
+        found.standing(True, SignKind.TOPOLOGY_CHANGE, seen.switch, now, text, port)
 
 
 def _peer_down(network: Network, found: _Found, switch: str, port: str, now: Instant, policy: Policy) -> Network:
@@ -549,7 +562,7 @@ def _peer_down(network: Network, found: _Found, switch: str, port: str, now: Ins
     if len(downs) >= policy.peer_flaps:
         text = f"the peer's port {port} of switch {switch} went down {len(downs)} times"
         found.event(_sign(SignKind.PATH_PORT_FLAP, switch, now, text, port))
-    return replace(network, peer_downs={**network.peer_downs, key: downs})
+    return altered(network, peer_downs={**network.peer_downs, key: downs})
 
 
 # ---------------------------------------------------------------- replication
@@ -561,14 +574,14 @@ def _replication(network: Network, seen: ReplicationSeen, now: Instant, policy: 
     found = _Found()
     broke = network.replication is True and not seen.connected
     stood = (broke or network.break_stands) and seen.membership is not False
-    after = replace(network, replication=seen.connected, break_stands=stood and not seen.connected)
+    after = altered(network, replication=seen.connected, break_stands=stood and not seen.connected)
     if not (seen.connected and network.break_stands and stood):
         return after, found
     breaks = _within((*network.breaks, now), now, policy.replication_window_s)
     if len(breaks) >= policy.replication_breaks:
         text = f"replication broke {len(breaks)} times in {policy.replication_window_s:.0f} s, the membership stands"
         found.event(_sign(SignKind.REPLICATION_FLAP, "replication", now, text))
-    return replace(after, breaks=breaks), found
+    return altered(after, breaks=breaks), found
 
 
 def _within(moments: tuple[Instant, ...], now: Instant, window_s: float) -> tuple[Instant, ...]:

@@ -47,9 +47,9 @@ def statement(turn: Turn) -> HoldStatement:
     """This guard's own side of the hold, sent with every beat."""
     guard = turn.guard
     no_fence = guard.right is None or guard.right.purpose != "fence"
-    busy = any(job.stage in ("armed", "firing") for job in guard.agents)
+    busy = bool(guard.agents) and any(job.stage in ("armed", "firing") for job in guard.agents)
     return HoldStatement(
-        inhibits=tuple(_name(i) for i in (guard.ack.inhibits if guard.ack else ())),
+        inhibits=tuple([_name(i) for i in guard.ack.inhibits]) if guard.ack is not None else (),
         maintenance=guard.cluster.maintenance if guard.cluster is not None else None,
         no_fence_right=no_fence and not busy and (guard.attempt is None or guard.attempt.purpose != "fence"),
         drained=not undrained(guard, turn.now),
@@ -128,6 +128,8 @@ def brake_for_network(turn: Turn, signs: Sequence[Sign]) -> None:
 def calm(turn: Turn) -> None:
     """The own disturbance has ended by its own evidence: nothing stands and all was quiet for the settle time."""
     guard = turn.guard
+    if not guard.memory.inhibits:
+        return
     own = guard.memory.inhibits.get(disturbance_id(guard.me))
     if own is not None and not own.ended and guard.network.quiet_for_s(turn.now) >= guard.policy.settle_s:
         _set(turn, replace(own, ended=True))
