@@ -54,6 +54,7 @@ class Node:
 
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
+        self._timeline = world.timeline
         self.powered = True
         self.hung = False
         self.switched_off = False  # by its fence device, not by its death
@@ -88,7 +89,7 @@ class Node:
 
     def local(self) -> Instant:
         """CLOCK_BOOTTIME here."""
-        return Instant(self._base + int((self.world.now - self._since) * self.rate))
+        return Instant(self._base + int((self._timeline.now - self._since) * self.rate))
 
     def drift(self, rate: float) -> None:
         """From now on the clock runs at `rate`; 0: it stands."""

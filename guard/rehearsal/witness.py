@@ -228,16 +228,16 @@ class Arbiter:
         if self.writing:
             self.waiting.append((sender, message))
             return
+        now = self.local()
         if isinstance(message, Beat):
-            self._storm(sender, message)
+            self._storm(sender, message, now)
         if self.pair is None:
             if isinstance(message, Beat):
                 self._send(sender, BeatAck(message.seq, None, None, (), None, None, None, False))
             return
-        self.cell = storm.heard(self.cell, self.pair, sender, message, self.local(), self.world.policy)
-        pair, sends = arbiter.hear(
-            self.pair, sender, message, self.local(), self.wall(), self.site(), self.world.policy
-        )
+        policy = self.world.policy
+        self.cell = storm.heard(self.cell, self.pair, sender, message, now, policy)
+        pair, sends = arbiter.hear(self.pair, sender, message, now, self.wall(), self.site(), policy)
         self._carry_out(pair, sends)
 
     def tick(self) -> None:
@@ -249,7 +249,7 @@ class Arbiter:
         pair, sends = arbiter.tick(pair, self.local(), self.wall(), self.site(), self.world.policy)
         self._carry_out(pair, sends)
 
-    def _storm(self, sender: str, beat: Beat) -> None:
+    def _storm(self, sender: str, beat: Beat, now: Instant) -> None:
         """As guard/witness/loop.py counts: no announced restart, and no trouble of an era that has its winner."""
         self.cell = storm.spoke(self.cell, self.world.name)
         pair = self.pair
@@ -257,9 +257,9 @@ class Arbiter:
             return
         won = pair.kept.register.winner is not None
         if beat.peer_lost and pair.kept.other(sender) not in pair.left and not won:
-            self.cell = storm.reported(self.cell, self.world.name, self.local(), self.world.policy)
+            self.cell = storm.reported(self.cell, self.world.name, now, self.world.policy)
         elif beat.whole is True or won:
-            self.cell = storm.whole_again(self.cell, self.world.name, self.local())
+            self.cell = storm.whole_again(self.cell, self.world.name, now)
 
     def _carry_out(self, pair: arbiter.Pair, sends: arbiter.Sends) -> None:
         if self.shared.trouble is not None and pair.kept is not self.kept:
@@ -301,6 +301,8 @@ class Arbiter:
 
     def _commit(self, pair: arbiter.Pair, sends: arbiter.Sends) -> None:
         self._keep(pair)
+        if not sends:
+            return
         self.cell = storm.said(self.cell, self.world.name, sends, self.local())
         for to, message in sends:
             if isinstance(message, Won):
@@ -311,7 +313,8 @@ class Arbiter:
         """Durable before anything is said (S6)."""
         before = self.kept
         self.pair, self.kept = pair, pair.kept
-        self.world.checkers.register_changed(before.register if before is not None else None, pair.kept.register)
+        if before is not None and before.register is not pair.kept.register:
+            self.world.checkers.register_changed(before.register, pair.kept.register)
 
     def _send(self, to: str, message: Message) -> None:
         node = self.world.nodes[to]

@@ -105,6 +105,10 @@ class World:
     def at(self, delay_s: float, then: Callable[[], None]) -> None:
         self.timeline.at(delay_s, then, self._look)
 
+    def soon(self, least_s: float, most_s: float, then: Callable[[], None]) -> None:
+        """After a time drawn evenly from `least_s` to `most_s`."""
+        self.timeline.at(least_s + (most_s - least_s) * self.rng.random(), then, self._look)
+
     def run(self, seconds: float) -> None:
         """Let `seconds` pass, for every pair on this timeline. Raises `Violation`."""
         self.timeline.run(seconds)
