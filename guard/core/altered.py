@@ -14,8 +14,9 @@ State = TypeVar("State")
 def altered(state: State, **changed: Any) -> State:
     """A copy of `state` with `changed`. Raises TypeError for a name that is no field of it."""
     known = vars(state)
-    if not changed.keys() <= known.keys():
-        raise TypeError(f"a {type(state).__name__} has no {sorted(changed.keys() - known.keys())}")
     copy = object.__new__(type(state))
-    vars(copy).update(known, **changed)
+    fields = vars(copy)
+    fields.update(known, **changed)
+    if len(fields) != len(known):
+        raise TypeError(f"a {type(state).__name__} has no {sorted(changed.keys() - known.keys())}")
     return copy

@@ -630,7 +630,7 @@ def shown_inhibits(pair: Pair, now: Instant) -> tuple[InhibitView, ...]:
         since = pair.lease_at.get(view.id, pair.started)  # what a restart took is not counted
         return replace(view, lease_s=max(view.lease_s - elapsed_s(since, now), 0.0))
 
-    return tuple(left(view) for view in pair.kept.inhibits.values())
+    return tuple([left(view) for view in pair.kept.inhibits.values()])
 
 
 def shortened(message: Message) -> Message:

@@ -185,16 +185,15 @@ def _attested(turn: Turn, ack: BeatAck) -> None:
     if ack.attested is None or ack.register is None or named != ack.attested or turn.guard.volumes is None:
         return
     replicas = turn.guard.volumes.replicas
-    kept = SessionKept(
-        name=ack.attested,
-        era=ack.register.era,
-        generations={r.resource: r.generations.current & MASK for r in replicas if r.generations is not None},
-        primary=primary(turn.guard),
-    )
+    name, era, is_primary = ack.attested, ack.register.era, primary(turn.guard)
+    generations = {r.resource: r.generations.current & MASK for r in replicas if r.generations is not None}
     continuous = {r.resource: r.disk is Disk.UP_TO_DATE for r in replicas}
-    if kept != turn.guard.memory.session or continuous != turn.guard.memory.continuous:
+    known = turn.guard.memory.session
+    same = known is not None and (known.name, known.era, known.primary) == (name, era, is_primary)
+    if known is None or not same or known.generations != generations or continuous != turn.guard.memory.continuous:
+        kept = SessionKept(name, era, generations, is_primary)
         turn.remember(session=kept, continuous=continuous, boot_id=turn.guard.boot_id)
-        turn.note("attested", "both ends testified the same session", session=kept.name)
+        turn.note("attested", "both ends testified the same session", session=name)
 
 
 def duties(turn: Turn) -> None:

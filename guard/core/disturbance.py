@@ -574,7 +574,10 @@ def _replication(network: Network, seen: ReplicationSeen, now: Instant, policy: 
     found = _Found()
     broke = network.replication is True and not seen.connected
     stood = (broke or network.break_stands) and seen.membership is not False
-    after = altered(network, replication=seen.connected, break_stands=stood and not seen.connected)
+    stands = stood and not seen.connected
+    after = network
+    if (network.replication, network.break_stands) != (seen.connected, stands):
+        after = altered(network, replication=seen.connected, break_stands=stands)
     if not (seen.connected and network.break_stands and stood):
         return after, found
     breaks = _within((*network.breaks, now), now, policy.replication_window_s)

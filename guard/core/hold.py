@@ -232,8 +232,8 @@ def advance(turn: Turn) -> None:
     if found and not guard.memory.holding:
         turn.remember(holding=True)
         turn.note("braked", f"the arbiter holds this pair: {found[0].reason}", owner=found[0].owner)
-    wanted = any(_protects(guard, i) for i in standing)
-    if wanted and (view is None or view.maintenance is not True) and turn.every("set-hold", 1.0):
+    wanted = (view is None or view.maintenance is not True) and any(_protects(guard, i) for i in standing)
+    if wanted and turn.every("set-hold", 1.0):
         turn.do(SetHold(hold_id(guard)))
     if view is not None and view.maintenance is True and turn.every("forecast", 2.0):
         turn.do(AskForecast(guard.peer, without_hold=False))
@@ -244,7 +244,8 @@ def advance(turn: Turn) -> None:
             if shot.state == "pending" and turn.every(f"purge:{shot.target}", 5.0):
                 turn.do(PurgeShot(shot))
     if standing:
-        turn.put(lifting=False)
+        if guard.lifting:
+            turn.put(lifting=False)
     elif guard.lifting and turn.every("lift", 0.3):
         lift(turn, everyones=True)
     else:

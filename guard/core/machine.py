@@ -289,7 +289,8 @@ def _hear(turn: Turn, sender: str, event: Heard) -> None:
 def _see(turn: Turn, what: disturbance.Event) -> None:
     """A sighting of the network; new signs brake at once."""
     network, signs = disturbance.step(turn.guard.network, what, turn.now, turn.guard.sight)
-    turn.put(network=network)
+    if network is not turn.guard.network:
+        turn.put(network=network)
     if signs:
         hold.brake_for_network(turn, signs)
 
@@ -376,10 +377,10 @@ def _releasing_claim(turn: Turn) -> None:
     guard = turn.guard
     if not guard.memory.holding or guard.attempt is not None or guard.right is not None:
         return
-    if unfit(turn):
-        return  # won, it would only bar a peer that can serve
     if guard.members is not None and guard.members.peer_member is True:
         return  # it is there: only Pacemaker's join or the resync is missing, and that comes by itself
+    if unfit(turn):
+        return  # won, it would only bar a peer that can serve
     asks = claiming.peer_unfit(turn) or guard.memory.consented
     why = hold.refusal(turn)
     standing = [i for i in inhibits(guard) if not i.ended]

@@ -47,6 +47,9 @@ PERSONS = {  # reasons for which a request waits and that only a person may be a
 
 def advance(turn: Turn) -> None:
     """Move every request on as far as it goes now."""
+    guard = turn.guard
+    if not (guard.agents or guard.handlers or guard.right is not None or guard.paged):
+        return
     for agent in turn.guard.agents:
         _agent(turn, agent)
     for handler in turn.guard.handlers:

@@ -205,11 +205,11 @@ class Turn:
         """The next of an unguessable series: the seed is 128 random bits of this guard's start."""
         drawn = self.guard.drawn + 1
         self.put(drawn=drawn)
-        return hashlib.sha256(f"{self.guard.seed}|{drawn}".encode()).hexdigest()[:32]
+        return _nonce(self.guard.seed, drawn)
 
     def fraction(self) -> float:
         """A number in [0, 1) for jitter, from the same series."""
-        return int(self.nonce()[:8], 16) / 2**32
+        return _fraction(self.nonce())
 
     # ---- output
 
@@ -252,15 +252,26 @@ class Turn:
         next_at = self.guard.due.get(duty)
         if next_at is not None and self.now < next_at:
             return False
-        period_s = seconds * (1 - spread * self.fraction()) if spread else seconds
-        at = Instant(self.now + round(period_s * 1e9))
-        self.put(due={**self.guard.due, duty: at})
+        drawn = self.guard.drawn
+        if spread:
+            drawn += 1
+            seconds *= 1 - spread * _fraction(_nonce(self.guard.seed, drawn))
+        at = Instant(self.now + round(seconds * 1e9))
+        self.put(drawn=drawn, due={**self.guard.due, duty: at})
         return True
 
     def soon(self, duty: str) -> None:
         """Let `every(duty)` be true at the next look."""
         if duty in self.guard.due:
             self.put(due={k: v for k, v in self.guard.due.items() if k != duty})
+
+
+def _nonce(seed: str, drawn: int) -> str:
+    return hashlib.sha256(f"{seed}|{drawn}".encode()).hexdigest()[:32]
+
+
+def _fraction(nonce: str) -> float:
+    return int(nonce[:8], 16) / 2**32
 
 
 # ------------------------------------------------------------------ questions about a guard's state

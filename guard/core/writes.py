@@ -152,9 +152,11 @@ def fold(ledger: Ledger, sample: WriteSample) -> Ledger:
         return ledger
     if ledger.count is None or sample.role != ledger.role or count < ledger.count:
         return replace(ledger, until=sample.at, seen=sample.at, role=sample.role, count=count)
+    # What follows comes at every sample; to name the fields is several times as fast as `replace`.
+    resource, period_s, role = ledger.resource, ledger.sampling_s, ledger.role
     if count == ledger.count:
-        return replace(ledger, seen=sample.at)
-    return replace(ledger, after=ledger.seen, until=sample.at, seen=sample.at, count=count)
+        return Ledger(resource, period_s, ledger.after, ledger.until, sample.at, role, count)
+    return Ledger(resource, period_s, ledger.seen, sample.at, sample.at, role, count)
 
 
 def _counter(sample: WriteSample) -> int | None:

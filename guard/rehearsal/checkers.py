@@ -125,12 +125,13 @@ class Checkers:
 
     def stepped(self, node: Node, before: Guard, event: Event, guard: Guard, step: Step) -> None:
         self.before, self.seen = before, guard
-        right = guard.right
+        attempt, right = before.attempt, guard.right
+        if attempt is None and right is None and not step.effects:
+            return
         if right is not None and right != before.right:
             late_s = (node.local() - right.committed) / 1e9
             if late_s > self.world.policy.fire_s + 0.01:
                 raise Violation("S4", f"{node.name} took a right {late_s:.1f} s after its commit")
-        attempt = before.attempt
         wins = attempt is not None and attempt.releasing and isinstance(event, Heard) and isinstance(event.message, Won)
         if wins or (right is not None and right.releasing):
             self.releasing[node.name] = self.world.now
@@ -139,8 +140,6 @@ class Checkers:
                 self.held = False
 
     def effect(self, node: Node, effect: Effect) -> None:
-        if isinstance(effect, Note):
-            return
         match effect:
             case Fire(intent, _, target, _):
                 self._fire(node, intent, target)

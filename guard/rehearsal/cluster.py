@@ -53,6 +53,7 @@ class Cluster:
     controller: bool = True  # Pacemaker's controller runs
     delay_s: float = 0.0  # pcmk_delay: a shot waits so long in the fencer's queue
     wait_s: float = WAIT_S
+    turning: bool = False  # the token is being lost, or a membership formed
     fit_at: int | None = None  # world time since when corosync and controller run here and no stop failed
     properties: Properties = field(default_factory=Properties)
 
@@ -209,6 +210,7 @@ class Cluster:
             self.joined_since = None
         if self.peer_member and not contact and world.now - self.heard > self.token_s * 1e9:
             self._lost()
+        self.turning = self.peer_member is not contact
         ready = self.joined_since is not None and world.now - self.joined_since > 1.5e9
         if not self.peer_member and ready and contact and not other.deaf:
             self._join(other)

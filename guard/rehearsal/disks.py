@@ -67,6 +67,7 @@ class Disks:
         self.acks_lost = False  # what the peer says back does not arrive
         self.written = 0
         self.conns = 0
+        self.turning = False  # a silence is about to be noticed, or two ends to meet
         self.split_brains = 0
         self.gate = GateFacts("C", "resource-and-stonith", True, "block")
         self.ping_s = PING_S
@@ -171,6 +172,7 @@ class Disks:
     # ---- the connection
 
     def tick(self) -> None:
+        self.turning = False
         for name in ("A", "B"):
             node, mine = self.world.nodes[name], self.of[name]
             if not node.runs() or mine.link not in UP_LINKS:
@@ -181,10 +183,13 @@ class Disks:
                 mine.heard = self.world.now
             elif reachable or self.world.now - mine.heard > (self.ping_s + self.world.rng.uniform(0, 0.6)) * 1e9:
                 self.lose(name)
+            else:
+                self.turning = True
         both = [self.of[n] for n in ("A", "B")]
         running = all(self.world.nodes[n].runs() for n in ("A", "B"))
         meet = running and self._path() and all(r.link is Link.CONNECTING for r in both)
-        if meet and self.world.rng.random() < 0.25:
+        self.turning = self.turning or meet
+        if meet and self.world.rng.random() < (0.25 if self.world.cadence.dense else 0.4):  # as often in a second
             self._handshake()
 
     def plain(self) -> bool:

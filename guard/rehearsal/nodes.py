@@ -29,17 +29,24 @@ if TYPE_CHECKING:
 
 DISK_EVERY, CLUSTER_EVERY, SWITCH_EVERY = 25, 5, 5  # ticks between two looks
 SAME_WRITES_S = 3.0  # a ledger without a new write is told this often: its intervals grow wider, never wrong
-CALM_EVERY = 5  # ticks between two looks at everything while nothing happens: 4.5 s
+# In a sparse world, where only news are told: at least this often everything is looked at and told, and a switch that
+# is well; a switch is looked at, and writes are counted.
+WHOLE_S, SWITCH_S, LOOK_S, WRITES_S = 9.0, 6.0, 1.4, 0.8
+TICK_S_MAX = 4.0  # at least this often a guard is told that time passes, whatever else it is told
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How often a shell looks and ticks: every `tick_s` for `lively_s` after anything changed near it, else every
-    `calm_s`. A slow shell is a legal execution of the shipped code. `calm_s` up to `tick_s`: always lively."""
+    """How often a shell looks and ticks: every `tick_s` for `lively_s` after anything changed near it, and while a loss
+    or a join is on its way (the token runs, two ends of a connection look for each other); else every `calm_s`. Both 10 %
+    more or less. A slow shell is a legal execution of the shipped code. `calm_s` up to `tick_s`: always lively.
 
-    tick_s: float = 0.3
-    calm_s: float = 0.9
-    lively_s: float = 3.0
+    0.45 s: a beat is due at each tick (`beat_s`), and beats are at most 0.5 s apart; no tick is idle. 1.35 s: still well
+    within `heard_s`, so that nobody seems silent who is only calm."""
+
+    tick_s: float = 0.45
+    calm_s: float = 1.35
+    lively_s: float = 1.0
 
     @property
     def dense(self) -> bool:
@@ -73,6 +80,8 @@ class Node:
         self.wall_s = 0.0  # its wall clock is so wrong
         self.bond = Up.UP
         self.bond_partner = TOGETHER if len(world.switches) > 1 else None
+        self._next_whole = self._next_switch = self._next_writes = self._next_tick = 0  # in a sparse world
+        self._switches_told: dict[str, tuple[int, object]] = {}
         self.sight = disturbance.Policy(interfaces=frozenset({BOND}), ports=owned_ports(world.switches, name))
 
     @property
@@ -206,6 +215,7 @@ class Node:
         self.shell.take(SawCluster(self.cluster.view()))
 
     def look_at_everything(self) -> None:
+        self._switches_told = {}
         self._see_disk()
         self._see_cluster()
         self.bus_seen = None
@@ -233,30 +243,49 @@ class Node:
         self.shell.take(link_seen(self.local(), self.bond, self.bond_partner, changes))
 
     def _look_switch(self) -> None:
+        now, dense = self._timeline.now, self.world.cadence.dense
         for switch in self.world.switches:
+            if not dense:
+                told, face = self._switches_told.get(switch.name), switch.face()
+                if face is not None and told is not None and told[1] == face and now - told[0] < SWITCH_S * NS_PER_S:
+                    continue
+                self._switches_told[switch.name] = now, face
             seen = Seen(switch.sighting(self.local()))
             if switch.late_s:
                 self.later(switch.late_s, lambda seen=seen: self.shell.take(seen))  # type: ignore[misc]
             else:
                 self.shell.take(seen)
 
-    def tick(self, count: int, *, calm: bool = False) -> None:
-        """`calm`: nothing changed near here, and what changes is seen when it does; all is looked at now and then."""
+    def tick_sparse(self, *, calm: bool) -> None:
+        """`calm`: nothing changed near here. What changes is seen when it does; all is looked at now and then."""
         if not self.runs() or not self.shell.up:
             return
-        if calm:
-            if count % CALM_EVERY == 0:
-                self._look_quick()
-                self._look_switch()
-                self._see_cluster()
-                self._see_disk()
+        now = self._timeline.now
+        whole = now >= self._next_whole
+        if whole or not calm:
+            self._look_quick()
+        if whole or (not calm and now >= self._next_switch):
+            self._next_switch = now + round(LOOK_S * NS_PER_S)
+            self._look_switch()
+        if whole:
+            self._next_whole = now + round(WHOLE_S * NS_PER_S)
+            self._see_cluster()
+            self._see_disk()
+        if now >= self._next_writes:
+            self._next_writes = now + round(WRITES_S * NS_PER_S)
             self._see_writes()
+        # Whatever the guard is told also lets it look at what is due; only its leases wait for a tick.
+        if self.shell.stepped_at != now or now >= self._next_tick:
+            self._next_tick = now + round(TICK_S_MAX * NS_PER_S)
             self.shell.take(Tick())
+
+    def tick(self, count: int) -> None:
+        if not self.runs() or not self.shell.up:
             return
         self._look_quick()
         if count % SWITCH_EVERY == 0:
             self._look_switch()
-        if count % (CLUSTER_EVERY if self.world.cadence.dense else DISK_EVERY) == 2:
+        if count % CLUSTER_EVERY == 2:
             self._see_cluster()
         if count % DISK_EVERY == 3:
             self._see_disk()

@@ -58,6 +58,7 @@ class Shell:
         self.durable: Memory | None = None  # what is on the disk
         self.up = False
         self.paused = False
+        self.stepped_at = -1  # world time of its last step
         self.inbox: list[Event] = []
         self.clients: dict[str, AgentAsks | HandlerAsks] = {}  # who waits for an answer
         self.told: list[AnswerPerson] = []
@@ -139,9 +140,11 @@ class Shell:
                 self.inbox.append(event)
             return
         before = self.guard
+        self.stepped_at = self.node.world.now
         self.guard, step = machine.step(before, event, self.node.local())
         self.node.world.checkers.stepped(self.node, before, event, self.guard, step)
-        self._carry_out(step, event)
+        if step.effects or step.memory is not None or self.owed is not None:
+            self._carry_out(step, event)
 
     def _carry_out(self, step: Step, event: Event | None) -> None:
         world = self.node.world
@@ -160,7 +163,8 @@ class Shell:
                 self.kill()
                 return
         for effect in step.effects:
-            world.checkers.effect(self.node, effect)
+            if not isinstance(effect, Note):
+                world.checkers.effect(self.node, effect)
             self._do(effect)
             if not self.up:
                 return

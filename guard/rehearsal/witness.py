@@ -103,6 +103,7 @@ class Arbiter:
         self.others: tuple[str, ...] = ()
         self.writing = False  # a write is on its way to the disk
         self.waiting: list[tuple[str, Message]] = []  # what came meanwhile
+        self._ticking = False  # a tick of its own is on its way
         self.shared = shared if shared is not None else SharedCell()
         self.shared.join(self, -int(world.rng.uniform(100, 1000) * NS_PER_S))
 
@@ -249,6 +250,17 @@ class Arbiter:
         pair, sends = arbiter.tick(pair, self.local(), self.wall(), self.site(), self.world.policy)
         self._carry_out(pair, sends)
 
+    def _tick_soon(self, pair: arbiter.Pair) -> None:
+        """In a sparse world the witness ticks by itself only while a claim waits for it: every 0.1 s."""
+        waits = any(each.offered is None and not each.claim.gather for each in pair.gatherings.values())
+        if waits and not self._ticking:
+            self._ticking = True
+            self.world.at(0.1, self._tick_of_its_own)
+
+    def _tick_of_its_own(self) -> None:
+        self._ticking = False
+        self.tick()
+
     def _storm(self, sender: str, beat: Beat, now: Instant) -> None:
         """As guard/witness/loop.py counts: no announced restart, and no trouble of an era that has its winner."""
         self.cell = storm.spoke(self.cell, self.world.name)
@@ -301,6 +313,8 @@ class Arbiter:
 
     def _commit(self, pair: arbiter.Pair, sends: arbiter.Sends) -> None:
         self._keep(pair)
+        if pair.gatherings and not self.world.cadence.dense:
+            self._tick_soon(pair)
         if not sends:
             return
         self.cell = storm.said(self.cell, self.world.name, sends, self.local())

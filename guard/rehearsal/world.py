@@ -193,12 +193,13 @@ class World:
         self._next_pulse = -1
         for volume in self.volumes:
             volume.tick()
+            lively = lively or volume.turning
         for node in self.nodes.values():
             node.cluster.tick()
+            lively = lively or node.cluster.turning
         self.arbiter.tick()
-        self._ticks += 1
         for node in self.nodes.values():
-            node.tick(self._ticks, calm=not lively)
+            node.tick_sparse(calm=not lively)
         self.checkers.slow()
         if self._next_pulse < 0:  # else it was stirred just now
             period_s = cadence.tick_s if lively else cadence.calm_s
