@@ -12,7 +12,7 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz mutants model lab demo rehearse verdict-table lock clean
+.PHONY: help setup needs lint test fuzz mutants model lab demo rehearse bench verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
@@ -24,6 +24,7 @@ help:
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
+	@echo 'make bench          what things cost, each beside a floor of the same run; asserts nothing'
 	@echo 'make verdict-table  the whole verdict table as CSV'
 	@echo 'make lock           choose newer packages: writes requirements.lock and requirements-build.lock'
 	@echo 'make clean          removes build/ and caches'
@@ -49,7 +50,7 @@ lint: setup
 	$(VENV)/bin/lint-imports
 
 # What starts brokers, daemons and clusters mostly waits, and comes first; what only computes takes what it leaves.
-PURE := tests/core tests/fuzz tests/model $(filter-out tests/rehearsal/test_sandbox.py,$(wildcard tests/rehearsal/test_*.py))
+PURE := tests/bench tests/core tests/fuzz tests/model $(filter-out tests/rehearsal/test_sandbox.py,$(wildcard tests/rehearsal/test_*.py))
 test: lint
 	@failed=0; \
 	nice -n 19 $(PY) -m pytest -n 2 --dist worksteal $(PURE) >build/test-pure.txt 2>&1 & pure=$$!; \
@@ -77,6 +78,9 @@ demo: setup
 
 rehearse: setup
 	$(PY) -m tests.rehearsal.budget --out build/rehearse
+
+bench: setup
+	nice -n 5 $(PY) -m tests.bench.run
 
 verdict-table: setup
 	@$(PY) -m guard.cli.verdict_table

@@ -258,7 +258,7 @@ def _beat(
 ) -> tuple[Pair, Sends]:
     pair = altered(pair, beats={**pair.beats, sender: beat}, beat_at={**pair.beat_at, sender: came})
     kept, peer = pair.kept, pair.kept.other(sender)
-    if kept.inhibits.get(PEER_ALIVE) is not None and _one_membership(pair, now):
+    if PEER_ALIVE in kept.inhibits and _one_membership(pair, now):
         pair = _without(pair, PEER_ALIVE)
     peer_beat, peer_heard = stated(pair, peer, policy), pair.heard.get(peer)
     register = pair.kept.register

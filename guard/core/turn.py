@@ -31,7 +31,6 @@ from guard.core.policy import Policy
 from guard.core.step import Effect, Memory, Note, Send, Step
 from guard.core.writes import Ledger
 
-
 # Asked for several times a step; to find a member on its class takes ten times as long (Python 3.11).
 _UP, _DOWN, _UNKNOWN = Up.UP, Up.DOWN, Up.UNKNOWN
 _CONNECTED, _RESYNC, _UP_TO_DATE = Link.CONNECTED, Link.RESYNC, Disk.UP_TO_DATE
@@ -282,9 +281,10 @@ def connected(guard: Guard) -> bool:
     volumes = guard.volumes
     if volumes is None or not volumes.replicas:
         return False
-    for replica in volumes.replicas:
-        if replica.link is not _CONNECTED and replica.link is not _RESYNC:
-            return False
+    for r in volumes.replicas:
+        if r.link is _CONNECTED or r.link is _RESYNC:
+            continue
+        return False
     return True
 
 

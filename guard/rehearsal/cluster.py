@@ -15,6 +15,7 @@ from guard.core.step import AgentAsks, ClientGone
 if TYPE_CHECKING:
     from guard.rehearsal.nodes import Node
 
+FRESH_S = 1.2  # a link is up that carried something so lately
 WAIT_S = 60.0  # pcmk_off_timeout of the rehearsed cluster
 
 
@@ -67,9 +68,19 @@ class Cluster:
         node, now = self.node, self.node.local()
         if not self.running:
             return Membership(now, Up.DOWN, None, None, False, None)
-        fresh = node.world.now - self.heard <= 1.2e9
+        if not node.world.cadence.dense:
+            self.still_hears()
+        fresh = node.world.now - self.heard <= FRESH_S * 1e9
         links = (("ring0", Up.UP if fresh else Up.DOWN),)
         return Membership(now, Up.UP, self.peer_member, self.quorate, False, f"{self.heard}", links)
+
+    def face(self) -> object:
+        """All that `members` and `view` show but the time and the ring's number."""
+        self.still_hears()
+        fresh = self.node.world.now - self.heard <= FRESH_S * 1e9
+        ring = self.running, self.peer_member, self.quorate, fresh
+        own = self.controller, self.properties.ours, self.properties.persons, self.failed_stop, self.mounted
+        return ring, own, self.node.peer.cluster.controller, self.unclean, self.request is None
 
     def view(self) -> ClusterView:
         node = self.node
@@ -202,7 +213,7 @@ class Cluster:
         if not node.runs() or not self.running:
             return
         other = node.peer.cluster
-        contact = world.network.open("A", "B") and node.peer.runs() and other.running and not self.deaf
+        contact = self._contact()
         if contact:
             self.heard = world.now
             self.joined_since = self.joined_since if self.joined_since is not None else world.now
@@ -222,6 +233,15 @@ class Cluster:
         if not self.maintenance and self.controller:
             self._fence()
             self._place()
+
+    def _contact(self) -> bool:
+        peer = self.node.peer
+        return self.node.world.network.open("A", "B") and peer.runs() and peer.cluster.running and not self.deaf
+
+    def still_hears(self) -> None:
+        """Until this moment it heard its peer, if nothing is wrong yet."""
+        if self.running and self.node.runs() and self._contact():
+            self.heard = self.node.world.now
 
     def _lost(self) -> None:
         self.peer_member = False

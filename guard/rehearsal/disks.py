@@ -192,6 +192,13 @@ class Disks:
         if meet and self.world.rng.random() < (0.25 if self.world.cadence.dense else 0.4):  # as often in a second
             self._handshake()
 
+    def still_hears(self) -> None:
+        """Until this moment both ends heard each other, if nothing is wrong yet."""
+        a, b = self.of["A"], self.of["B"]
+        met = a.link in UP_LINKS and b.link in UP_LINKS and a.conn == b.conn
+        if met and self._path() and all(node.runs() for node in self.world.nodes.values()):
+            a.heard = b.heard = self.world.now
+
     def plain(self) -> bool:
         """Nothing is wrong with what the guards can read of it, nor with its settings."""
         odd = self.unreadable or self.broken or self.acks_lost or self.handler_late_s is not None

@@ -67,11 +67,19 @@ class Switch:
         return not self.silent.total()
 
     def face(self) -> object:
-        """All that a sighting shows but the time, while the switch is well: answers, and every port is up. Else None."""
+        """All that a sighting shows but the time, while the switch is well: it answers, every port is up; else None."""
         if self.silent.total() or self.forced or self.late_s or not all(n.powered for n in self.world.nodes.values()):
             return None
         mlag = self.mlag_peer, self.mlag_peer_link, self.mlag_role
-        return self.boots, self.up_since, self.topology_changes, self.root, self.lag_changed, mlag, tuple(self.stp.items())
+        return (
+            self.boots,
+            self.up_since,
+            self.topology_changes,
+            self.root,
+            self.lag_changed,
+            mlag,
+            tuple(self.stp.items()),
+        )
 
     def sighting(self, at: Instant) -> SwitchSighting:
         if not self.answers:

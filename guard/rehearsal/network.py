@@ -159,6 +159,7 @@ class Network:
 
     def bend(self, one: str, two: str) -> Bend:
         """The direction from `one` to `two`, to be changed by a fault."""
+        self.world.still()
         self.world.stir()
         self.turns += 1
         return self.bent.setdefault((one, two), Bend())
@@ -167,6 +168,7 @@ class Network:
         if self.state[p] != state:
             if p == PAIR and state == "open":
                 self.world.counts["pair-freezes"] += 1
+            self.world.still()
             self.state[p] = state
             self.turns += 1
             self.world.stir()

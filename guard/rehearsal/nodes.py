@@ -38,14 +38,14 @@ TICK_S_MAX = 4.0  # at least this often a guard is told that time passes, whatev
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """How often a shell looks and ticks: every `tick_s` for `lively_s` after anything changed near it, and while a loss
-    or a join is on its way (the token runs, two ends of a connection look for each other); else every `calm_s`. Both 10 %
-    more or less. A slow shell is a legal execution of the shipped code. `calm_s` up to `tick_s`: always lively.
+    or a join is on its way (the token runs, two ends of a connection look for each other); else every `calm_s`. Both
+    10 % more or less. A slow shell is a legal execution of the shipped code. `calm_s` up to `tick_s`: always lively.
 
-    0.45 s: a beat is due at each tick (`beat_s`), and beats are at most 0.5 s apart; no tick is idle. 1.35 s: still well
+    0.45 s: a beat is due at each tick (`beat_s`), and beats are at most 0.5 s apart; no tick is idle. 1.5 s: still well
     within `heard_s`, so that nobody seems silent who is only calm."""
 
     tick_s: float = 0.45
-    calm_s: float = 1.35
+    calm_s: float = 1.5
     lively_s: float = 1.0
 
     @property
@@ -123,6 +123,7 @@ class Node:
     def power_off(self, why: str) -> None:
         if not self.powered:
             return
+        self.world.still()
         self.world.tell(self.name, f"is off: {why}")
         self.world.checkers.fell(self)
         self.unwell_at = self.world.now
@@ -152,6 +153,7 @@ class Node:
     def hang(self, on: bool) -> None:
         if not self.powered or self.hung is on:
             return
+        self.world.still()
         self.hung = on
         self.unwell_at = self.world.now
         if on:
@@ -211,6 +213,11 @@ class Node:
         self.later(self.world.rng.uniform(0.01, 0.4), self._see_cluster)
 
     def _see_cluster(self) -> None:
+        if not self.world.cadence.dense:
+            told, now, face = self.shell.cluster_told, self._timeline.now, self.cluster.face()
+            if told is not None and told[1] == face and now - told[0] < 0.9 * WHOLE_S * NS_PER_S:
+                return
+            self.shell.cluster_told = now, face
         self.shell.take(SawMembers(self.cluster.members()))
         self.shell.take(SawCluster(self.cluster.view()))
 
@@ -264,7 +271,7 @@ class Node:
         whole = now >= self._next_whole
         if whole or not calm:
             self._look_quick()
-        if whole or (not calm and now >= self._next_switch):
+        if whole or now >= self._next_switch:
             self._next_switch = now + round(LOOK_S * NS_PER_S)
             self._look_switch()
         if whole:

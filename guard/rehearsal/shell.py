@@ -59,6 +59,7 @@ class Shell:
         self.up = False
         self.paused = False
         self.stepped_at = -1  # world time of its last step
+        self.steps = 0  # so many, of all its guards
         self.inbox: list[Event] = []
         self.clients: dict[str, AgentAsks | HandlerAsks] = {}  # who waits for an answer
         self.told: list[AnswerPerson] = []
@@ -66,6 +67,7 @@ class Shell:
         self.started_at: list[float] = []  # when each of them was
         self.probe_told: bool | None = None  # what this guard was told last, where only news is told
         self.writes_told: tuple[int, tuple[object, ...]] | None = None
+        self.cluster_told: tuple[int, object] | None = None
         self.disk_full = 0  # faults by which the journal takes nothing
         self.owed: Memory | None = None  # decided, and not durable yet
         self.unsaid: list[tuple[int, AnswerAgent | AnswerHandler]] = []  # answers that wait for it, with their era
@@ -81,7 +83,7 @@ class Shell:
         world.stir()
         self.started_at.append(world.now)
         self.up, self.paused, self.inbox = True, False, []
-        self.probe_told, self.writes_told = None, None
+        self.probe_told, self.writes_told, self.cluster_told = None, None, None
         self.guard, step = machine.start(
             node.name,
             node.peer.name,
@@ -141,6 +143,7 @@ class Shell:
             return
         before = self.guard
         self.stepped_at = self.node.world.now
+        self.steps += 1
         self.guard, step = machine.step(before, event, self.node.local())
         self.node.world.checkers.stepped(self.node, before, event, self.guard, step)
         if step.effects or step.memory is not None or self.owed is not None:

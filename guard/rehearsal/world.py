@@ -179,6 +179,15 @@ class World:
         if self._next_pulse < now or self._next_pulse - now > cadence.tick_s * NS_PER_S:
             self._pulse_in(cadence.tick_s * self.rng.random())
 
+    def still(self) -> None:
+        """Something is about to change near this pair. Pulses are far apart: who heard the other until now knows it."""
+        if self.cadence.dense:
+            return
+        for volume in self.volumes:
+            volume.still_hears()
+        for node in self.nodes.values():
+            node.cluster.still_hears()
+
     def _pulse_in(self, delay_s: float) -> None:
         self._pulses += 1
         number = self._pulses
