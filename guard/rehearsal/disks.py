@@ -189,7 +189,7 @@ class Disks:
         running = all(self.world.nodes[n].runs() for n in ("A", "B"))
         meet = running and self._path() and all(r.link is Link.CONNECTING for r in both)
         self.turning = self.turning or meet
-        if meet and self.world.rng.random() < (0.25 if self.world.cadence.dense else 0.4):  # as often in a second
+        if meet and self.world.rng.random() < 0.25:
             self._handshake()
 
     def still_hears(self) -> None:

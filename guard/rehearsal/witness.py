@@ -255,6 +255,7 @@ class Arbiter:
         waits = any(each.offered is None and not each.claim.gather for each in pair.gatherings.values())
         if waits and not self._ticking:
             self._ticking = True
+            self.world.stir()
             self.world.at(0.1, self._tick_of_its_own)
 
     def _tick_of_its_own(self) -> None:

@@ -22,6 +22,7 @@ from guard.ports import Clock
 from guard.rehearsal.cluster import Cluster
 from guard.rehearsal.disks import Disks
 from guard.rehearsal.network import BUS_A, BUS_ARBITER, BUS_B, EVERY, Network
+from guard.rehearsal.nodes import DENSE
 
 if TYPE_CHECKING:
     from guard.rehearsal.nodes import Node
@@ -223,6 +224,7 @@ class SimulatedPair:
     """Two machines. `advance` lets the time that has passed happen."""
 
     fence_action = "reboot"  # Pacemaker's default stonith-action
+    cadence = DENSE
 
     def __init__(self, name: str, titles: tuple[str, str], clock: Clock, programs: Programs, *, seed: int) -> None:
         self.name, self.programs, self._clock = name, programs, clock
@@ -261,8 +263,14 @@ class SimulatedPair:
         self.story.append(f"{(self.now - self._began) / NS_PER_S:8.2f} s {self.name} {title}: {text}")
         del self.story[:-400]
 
+    def soon(self, least_s: float, most_s: float, then: Callable[[], None]) -> None:
+        self.at(self.rng.uniform(least_s, most_s), then)
+
     def stir(self) -> None:
         """Nothing here slows down while it is quiet."""
+
+    def still(self) -> None:
+        """Nor is anything looked at so seldom that it would have to be told what was."""
 
     def name_of(self, what: str) -> str:
         self._seq += 1
