@@ -41,8 +41,8 @@ class Cadence:
     or a join is on its way (the token runs, two ends of a connection look for each other); else every `calm_s`. Both
     10 % more or less. A slow shell is a legal execution of the shipped code. `calm_s` up to `tick_s`: always lively.
 
-    1.5 s is well within `heard_s`: nobody seems silent who is only calm. More than 0.3 s is too slow where something goes
-    on: a guard's view of the other side gets older than in a daemon (seed 21 of both-power-loss, at 0.45 s: S5)."""
+    1.5 s is well within `heard_s`: nobody seems silent who is only calm. Fast ticks are not slower than 0.3 s: what a
+    guard knows of the other side would get older than in a daemon (seed 21 of both-power-loss, at 0.45 s: S5)."""
 
     tick_s: float = 0.3
     calm_s: float = 1.5
