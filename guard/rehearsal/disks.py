@@ -74,6 +74,8 @@ class Disks:
         self.gate_of: dict[str, GateFacts] = {}  # where one node's settings differ from `gate`
         self.unreadable: set[str] = set()  # nodes whose generations cannot be read
         self.broken = 0  # faults that break replication alone
+        self.ping_s = PING_S
+        self.handler_start_s: dict[str, float] = {}  # until a node's handler asks, where that was measured
         self.resync_s = (1.0, 3.0)
         self.handler_late_s: tuple[float, float] | None = None  # between the handler's exit and DRBD's taking it
 
@@ -223,7 +225,8 @@ class Disks:
         mine, node = self.of[name], self.world.nodes[name]
         job = self.world.name_of("handler")
         mine.calls[job] = (mine.epoch, promoting)
-        node.later(self.world.rng.uniform(0.05, 0.4), lambda: node.shell.ask(HandlerAsks(job, self.resource)))
+        start_s = self.handler_start_s.get(name, self.world.rng.uniform(0.05, 0.4))
+        node.later(start_s, lambda: node.shell.ask(HandlerAsks(job, self.resource)))
 
     def answered(self, name: str, job: str, code: int) -> None:
         """The handler returned `code`."""

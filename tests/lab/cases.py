@@ -21,7 +21,7 @@ from tests.lab.demo import missing
 from tests.lab.fabric import FORWARD_DELAY_S_MIN, access_of
 from tests.lab.freeze import BlackHole, Flap, Freeze, Late, MlagFreeze, NodeLinks, StpFreeze
 from tests.lab.ground import PACEMAKER_LOG, TESTIFIED_S, Ground, Story, form
-from tests.lab.inside import asking, daemon_pids, delegates, tell
+from tests.lab.inside import asking, daemon_pids, delegates, kill_guard, tell
 from tests.lab.node import Node
 from tests.lab.plan import nodes_of
 from tests.lab.space import LabFailed, boottime, end_on_signals
@@ -359,20 +359,14 @@ def killed(ground: Ground, told: Story) -> None:
         told.promise("the shot was accepted", bool(ground.within(PATIENCE_S, lambda: ground.shots(dead, at_s))))
         survivor = site.nodes[other]
         told.promise("its delegate works", bool(delegates(ground, other)))
-        for pid in daemon_pids(survivor):
-            tell(pid, signal.SIGKILL)
-        site.record.add("guard-killed", other)
+        kill_guard(survivor)
         ended = ground.within(5.0, lambda: not delegates(ground, other))
         told.promise("its delegate ended with it", bool(ended), delegates(ground, other))
         ground.within(SLOW_POWER_S * 3, lambda: not site.nodes[dead].supplied)
     finally:
         site.controllers.latency_s = before_s
     told.promise(f"{dead} is off", not site.nodes[dead].supplied)
-    survivor.spawn_in(
-        ["sh", "-c", f"exec pairguardd --config {guarded.ETC}/pairguard.toml >> /var/log/pglab/pairguardd.log 2>&1"],
-        log=survivor.root / "console.log",
-    )
-    site.record.add("guard-started", other)
+    guarded.start_guard(survivor)
     seen = ground.within(PATIENCE_S, lambda: ground.state(other).get("shots"))
     told.promise("the restarted guard knows of a shot that is not drained", bool(seen), ground.state(other))
     drained_s = boottime() + max((shot.get("drains_in_s") or 0.0 for shot in seen or ()), default=0.0)

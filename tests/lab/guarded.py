@@ -12,7 +12,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -177,16 +177,27 @@ def state(site: Site, name: str) -> dict[str, object]:
 def guard_events(site: Site, node: Node) -> list[Event]:
     """The daemon's own log (JSON lines with `ts` in UTC), as events of kind `guard` on CLOCK_BOOTTIME."""
     del site
+    return [
+        Event(at_s, "guard", node.name, f"{said['event']}: {said.get('message', '')}") for at_s, said in _logged(node)
+    ]
+
+
+def pages(node: Node, since_s: float) -> set[str]:
+    """What this node's daemon called a person for since a moment: events of guard/events.py."""
+    return {str(said["event"]) for at_s, said in _logged(node) if at_s >= since_s and said.get("page") is True}
+
+
+def _logged(node: Node) -> Iterator[tuple[float, dict[str, object]]]:
+    """Each record of the daemon's log with its moment; a traceback or a foreign line is left out."""
     offset_s = boottime() - time.time()
-    result = []
     for line in node.read("/var/log/pglab/pairguardd.log").splitlines():
         try:
             said = json.loads(line)
             at_s = datetime.fromisoformat(said["ts"]).timestamp() + offset_s
-            result.append(Event(at_s, "guard", node.name, f"{said['event']}: {said.get('message', '')}"))
         except (ValueError, KeyError, TypeError):
-            continue  # a traceback or a foreign line; it stays in the kept log
-    return result
+            continue  # it stays in the kept log
+        if "event" in said:
+            yield at_s, said
 
 
 def mosquitto_conf(site: Site) -> str:
@@ -233,6 +244,13 @@ def start_arbiter(site: Site) -> None:
     (site.arbiter_dir / "witness.toml").write_text(toml(witness_settings(site)))
     site.start_in_arbiter("mosquitto", ["mosquitto", "-c", str(site.arbiter_dir / "mosquitto.conf")])
     start_witness(site)
+
+
+def start_guard(node: Node) -> None:
+    """Start a node's daemon again after it was killed; its log goes on."""
+    words = f"exec pairguardd --config {ETC}/pairguard.toml >> /var/log/pglab/pairguardd.log 2>&1"
+    node.spawn_in(["sh", "-c", words], log=node.root / "console.log")
+    node.record.add("guard-started", node.name)
 
 
 def start_witness(site: Site) -> None:

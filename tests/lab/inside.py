@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from pathlib import Path
 
 from tests.lab.ground import Ground
@@ -29,6 +30,13 @@ def daemon_pids(node: Node) -> list[int]:
             if "guard.daemon.main" in cmdline(pid) and not cmdline(pid).startswith("/bin/sh"):
                 found.append(int(pid))
     return found
+
+
+def kill_guard(node: Node) -> None:
+    """SIGKILL of a node's guard; nothing starts it again by itself."""
+    for pid in daemon_pids(node):
+        tell(pid, signal.SIGKILL)
+    node.record.add("guard-killed", node.name)
 
 
 def tell(pid: int, number: int) -> None:

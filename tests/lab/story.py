@@ -94,10 +94,16 @@ def play(
     watch_s: float,
 ) -> None:
     """Any freeze from `prepare` to `watch_s` after its thaw. Marks `freeze`, `thaw` and `watched`."""
-    record = site.record
     freeze.prepare()
     time.sleep(max(settle_s, SETTLE_S))
-    record.mark("freeze")
+    site.record.mark("freeze")
+    outage(site, freeze, during, restore=restore, watch_s=watch_s)
+    site.record.mark("watched")
+
+
+def outage(site: Site, freeze: Freeze, during: Callable[[], None] | None, *, restore: bool, watch_s: float) -> None:
+    """A prepared freeze from its begin to `watch_s` after its thaw. Marks `thaw`."""
+    record = site.record
     freeze.begin()
     began = boottime()
     if during is not None:
@@ -120,7 +126,6 @@ def play(
         time.sleep(min(LATE_DRAIN_S, watch_s))
         freeze.clear()
     time.sleep(max(0.0, thawed + watch_s - boottime()))
-    record.mark("watched")
 
 
 def make_freeze(site: Site, primaries: dict[str, str]) -> Freeze:
@@ -205,7 +210,7 @@ def row(record: Record, pair: str, primary: str, window: Interval, site: Site) -
         write_stall_s=None if stall is None else round(stall, 2),
         promoted_after_s=round(promotions[0] - window.start_s, 2) if promotions else None,
         both_s=round(window.length_s + neither - alone, 2),
-        off_commands=sum(len(record.of("off-accepted", n)) for n in names),
+        off_commands=sum(e.at_s >= window.start_s for n in names for e in record.of("off-accepted", n)),
         lost_writes=None if judged is None else judged.lost,
         split_brain=None if judged is None else judged.split_brain,
     )
