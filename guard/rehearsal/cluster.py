@@ -35,6 +35,7 @@ class Cluster:
 
     node: Node
     token_s: float = 3.0
+    join_s: float = 1.5  # of contact until both are one membership
     running: bool = False
     peer_member: bool = False
     quorate: bool = False
@@ -222,7 +223,7 @@ class Cluster:
         if self.peer_member and not contact and world.now - self.heard > self.token_s * 1e9:
             self._lost()
         self.turning = self.peer_member is not contact
-        ready = self.joined_since is not None and world.now - self.joined_since > 1.5e9
+        ready = self.joined_since is not None and world.now - self.joined_since > self.join_s * 1e9
         if not self.peer_member and ready and contact and not other.deaf:
             self._join(other)
         if self.quorate and self.controller:

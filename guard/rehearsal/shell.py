@@ -70,6 +70,7 @@ class Shell:
         self.cluster_told: tuple[int, object] | None = None
         self.disk_full = 0  # faults by which the journal takes nothing
         self.owed: Memory | None = None  # decided, and not durable yet
+        self.handler_pause_s: tuple[float, float] | None = None  # between two tries of a handler that finds no guard
         self.unsaid: list[tuple[int, AnswerAgent | AnswerHandler]] = []  # answers that wait for it, with their era
 
     def start(self) -> None:
@@ -101,7 +102,20 @@ class Shell:
         node.look_at_everything()
         for client in tuple(self.clients.values()):
             if isinstance(client, HandlerAsks):
-                self.take(client)  # the handler asks the new guard again
+                self._asked_again(client)
+
+    def _asked_again(self, client: HandlerAsks) -> None:
+        """The handler asks the new guard: at once, or after a pause of its own (fencing/fence_peer.py)."""
+        node, pause_s, starts = self.node, self.handler_pause_s, self.starts
+        if pause_s is None:
+            self.take(client)
+        else:
+
+            def ask() -> None:
+                if self.starts == starts and client.id in self.clients:
+                    self.take(client)
+
+            node.later(node.world.rng.uniform(*pause_s), ask)
 
     def kill(self) -> None:
         """The process is gone; its agents' clients get no answer."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,16 @@ class Ground:
     def _times_left(self, name: str) -> int:
         """How often this node's corosync saw its peer leave the membership."""
         return self.site.nodes[name].read(COROSYNC_LOG).count("[QUORUM] Sync left[")
+
+    def joined(self, name: str) -> list[float]:
+        """When this node's corosync had its peer again (CLOCK_BOOTTIME): its log's local time names no year."""
+        offset_s, year = boottime() - time.time(), time.localtime().tm_year
+        found = []
+        for line in self.site.nodes[name].read(COROSYNC_LOG).splitlines():
+            if "[QUORUM] Sync joined[" in line:
+                at = datetime.strptime(f"{year} " + line.split(" [")[0], "%Y %b %d %H:%M:%S.%f")  # noqa: DTZ007
+                found.append(at.timestamp() + offset_s)
+        return found
 
     def dies(self, pair: str, kill: Callable[[Node], None]) -> tuple[str, str, float]:
         """The primary of a pair is killed, far enough from the last death not to be a storm: (dead, other, when)."""

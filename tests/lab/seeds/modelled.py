@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from fencing.fence_peer import PAUSE_S_MAX, PAUSE_S_MIN
 from guard.core import hold
 from guard.core.evidence import Role
 from guard.core.instant import NS_PER_S
@@ -25,7 +26,7 @@ from guard.rehearsal.world import World
 from tests.lab.cluster import Timers
 from tests.lab.fabric import FORWARD_DELAY_S_MIN
 from tests.lab.plan import first_primary, nodes_of
-from tests.lab.seeds.outcome import Outcome, Pace
+from tests.lab.seeds.outcome import HELD, Outcome, Pace
 from tests.lab.seeds.timeline import (
     PAIRS,
     PRIMARY,
@@ -76,8 +77,11 @@ class Played:
             node.cluster.delay_s = REQUEST_S
             if pace.agent_s is not None:
                 node.cluster.delay_s = max(0.1, pace.agent_s - (MEMBERSHIP_S - PING_S))
+            if pace.join_s is not None:
+                node.cluster.join_s = pace.join_s
             if pace.handler_s is not None:
                 world.disks.handler_start_s[name] = pace.handler_s
+            node.shell.handler_pause_s = (PAUSE_S_MIN, PAUSE_S_MAX)
             node.cluster.wait_s = Timers().stonith_timeout_s - 10.0
         return world
 
@@ -175,7 +179,8 @@ class Played:
                 first = next(iter(self.worlds.values()))
                 FAULTS["witness-restarts"].inject(first, self.rng, down_s=seconds)
             case "guard":
-                self._one(fault, "guard-crash", None, down_s=seconds)
+                pace = self.paces.get(self.names[fault.pair][_place(fault)], Pace())
+                self._one(fault, "guard-crash", None, down_s=seconds + (pace.guard_s or 0.0))
             case "hold":
                 for world in self.worlds.values():
                     self._held(world, seconds)
@@ -298,14 +303,14 @@ class Ledger:
     def __init__(self, world: World) -> None:
         self.world = world
         self.counting = False
-        self.last = self.stopped = self.fenced = self.landed = self.notes = self.pages = self.era = 0
+        self.last = self.stopped = self.fenced = self.landed = self.notes = self.pages = self.era = self.began = 0
         self.promoted = self.both = self.held = False
         self.paged: tuple[str, ...] = ()
         self.serves = ""
 
     def open(self) -> None:
         world = self.world
-        self.counting, self.last = True, world.now
+        self.counting, self.last, self.began = True, world.now, world.now
         self.fenced, self.landed = len(world.fenced), len(world.landed)
         self.notes, self.pages, self.era = len(world.notes), len(world.pages), world.arbiter.era
 
@@ -327,7 +332,7 @@ class Ledger:
             return
         self.look()
         self.counting = False
-        self.held = any(event == "property-set" for _, _, event in self.world.notes[self.notes :])
+        self.held = any(event in HELD for _, _, event in self.world.notes[self.notes :])
         self.paged = tuple(sorted({event for _, event in self.world.pages[self.pages :]}))
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 
 from tests.lab.seeds.timeline import DEATHS, Timeline
 
+HELD = ("property-set", "released")  # what a guard says of the cluster's property, set by it or by its peer
 STOPPED_S = (0.0, 15.0, 45.0, 90.0)  # the edges of the buckets: no stop, a takeover, one that waited, one for a person
 BUCKETS = ("no", "<15 s", "<45 s", "<90 s", ">90 s")
 REAL, MODELLED = "lab", "world"
@@ -27,7 +28,8 @@ class Outcome:
     `stopped_s`: how long the service ran nowhere until then. `promoted`: the other node became primary.
     `both`: both served at once. `lost`: acknowledged writes that are gone. `held`: the cluster was put into maintenance
     mode. `pages`: what people were called for. `whole`: whole again after they switched on what was off.
-    `era`: a new era began. `broken`: rules that this side saw broken by itself.
+    `era`: a new era began. `broken`: rules that this side saw broken by itself. `slow`: a switch's agent did not answer
+    though nothing was in the way (not compared: the world's agents have no load).
     """
 
     pair: str
@@ -45,6 +47,7 @@ class Outcome:
     whole: bool = True
     era: bool = False
     broken: tuple[str, ...] = ()
+    slow: bool = False
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -57,14 +60,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a real node took from the loss of replication until DRBD's handler and the cluster's fence agent asked.
+    """How long programs of a real node took: machines have a load of their own, and who is first decides what follows.
 
-    Both are programs that start on a machine with a load of its own, and who asks first decides what follows. None:
-    not seen, the world's own time counts.
+    `handler_s`, `agent_s`: from the loss of replication until DRBD's handler and the cluster's fence agent asked.
+    `guard_s`: from the start of a killed guard until it works. `join_s`: from the thaw to one membership.
+    None: not seen, the world's own time counts.
     """
 
     handler_s: float | None = None
     agent_s: float | None = None
+    guard_s: float | None = None
+    join_s: float | None = None
 
 
 def bucket(seconds: float) -> int:
@@ -132,7 +138,7 @@ def differences(line: Timeline, real: Iterable[Outcome], modelled: Iterable[Outc
     return found + [Difference(pair, "pair", "missing", "there") for pair in others]
 
 
-COMPARED = tuple(f.name for f in fields(Outcome) if f.name not in ("pair", "broken"))
+COMPARED = tuple(f.name for f in fields(Outcome) if f.name not in ("pair", "broken", "slow"))
 
 
 def shown(outcome: Outcome, name: str) -> object:
@@ -151,12 +157,61 @@ def _next_to_it(line: Timeline, real: Outcome, modelled: Outcome) -> bool:
     return bool(mine and theirs) and abs(mine - theirs) == 1
 
 
+def _page_came_in_time(line: Timeline, real: Outcome, modelled: Outcome) -> bool:
+    """They differ only in pages of a wait."""
+    return {*real.pages} ^ {*modelled.pages} <= WAITING_PAGES
+
+
+def _slow_agent(line: Timeline, real: Outcome, modelled: Outcome) -> bool:
+    return real.slow and real.held and not modelled.held
+
+
+def _guard_came_back_at_a_cut(line: Timeline, real: Outcome, modelled: Outcome) -> bool:
+    return line.wide is not None and bool(line.of(real.pair, "guard"))
+
+
+def _won_before_it_died(line: Timeline, real: Outcome, modelled: Outcome) -> bool:
+    """A primary dies in the first seconds of a freeze: on the side where it had won already a person must decide."""
+    wide, deaths = line.wide, line.of(real.pair, *DEATHS)
+    if wide is None or not deaths or not wide.at_s < deaths[0].at_s < wide.at_s + WON_S_MAX:
+        return False
+    waits, serves = sorted((real, modelled), key=lambda side: side.serves)
+    return not waits.serves and "winner-gone" in waits.pages and serves.promoted
+
+
+WON_S_MAX = 8.0  # the slowest handler and claim of a sitting primary that the lab has shown
+WAITING_PAGES = frozenset({"arbiter-silent", "peer-alive", "winner-gone"})
 MAY_DIFFER: tuple[Reason, ...] = (
     Reason(
         "next-bucket",
         "both services stopped for a while; how long a real start takes decides on which side of an edge it falls",
         frozenset({"stopped_s"}),
         _next_to_it,
+    ),
+    Reason(
+        "page-after-10-s",
+        "these pages come once something waited for 10 s; faster or slower programs end that wait before or after it",
+        frozenset({"pages"}),
+        _page_came_in_time,
+    ),
+    Reason(
+        "won-before-it-died",
+        "a cut primary that dies within seconds either won already (its peer is barred, a person decides) or did not",
+        frozenset({"serves", "stopped_s", "promoted", "held", "era"}),
+        _won_before_it_died,
+    ),
+    Reason(
+        "slow-agent",
+        "the lab's busy machine kept a switch's agent from answering two polls: to a guard the network changes",
+        frozenset({"held"}),
+        _slow_agent,
+    ),
+    Reason(
+        "handler-pause",
+        "a handler asks a guard that came back after a pause of 1 to 15 s, by chance before or after the link is back: "
+        "after it, an era is won and closed again",
+        frozenset({"era"}),
+        _guard_came_back_at_a_cut,
     ),
 )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ from tests.lab.freeze import SETTLE_S, BlackHole, Flap, Freeze, Late, StpFreeze
 from tests.lab.ground import TESTIFIED_S, Ground, Story, is_calm
 from tests.lab.inside import kill_guard
 from tests.lab.plan import nodes_of
-from tests.lab.record import Interval
-from tests.lab.seeds.outcome import Outcome, Pace, never
+from tests.lab.record import Event, Interval
+from tests.lab.seeds.outcome import HELD, Outcome, Pace, never
 from tests.lab.seeds.timeline import (
     PRIMARY,
     REST_S_MAX,
@@ -31,8 +31,9 @@ from tests.lab.space import LabFailed, boottime
 
 WORKERS = 8
 RELEASE_S = 2.0
-ASKS = ("handler-asks", "agent-asks")
 ASKED_S_MAX = 6.0  # later ones waited for something else: a hold, or another try
+STARTED_S_MAX = 30.0
+SILENT, HIDDEN_S = "does not answer", 8.0  # how a guard says it; two polls and what a port needs to pass traffic
 
 
 def play(line: Timeline, ground: Ground, told: Story) -> tuple[list[Outcome], dict[str, Pace]]:
@@ -229,7 +230,7 @@ class Played:
                     both=row.both_s > 0,
                     lost=row.lost_writes,
                     split=row.split_brain,
-                    held=any(self.ground.said(node, "property-set", self.began_s) for node in nodes),
+                    held=any(self.ground.said(node, event, self.began_s) for node in nodes for event in HELD),
                     pages=tuple(sorted(set().union(*(guarded.pages(node, self.began_s) for node in nodes)))),
                 )
             )
@@ -248,17 +249,32 @@ class Played:
             whole=all(is_calm(self.ground.state(name)) for name in nodes_of(at_rest.pair)),
             era=isinstance(era, int) and isinstance(after, int) and after > era,
             broken=tuple(self._broken(at_rest.pair)),
+            slow=self._slow(at_rest.pair),
         )
 
     def pace(self, name: str) -> Pace:
-        """How soon after the first loss of replication its programs asked."""
+        """How soon after the loss of replication, its guard's start and the thaw a node's programs did their part."""
         node = self.site.nodes[name]
+        started = [event for event in self.site.record.of("guard-started", name) if event.at_s >= self.began_s]
+
+        def after_s(events: Sequence[Event], kind: str, most_s: float) -> float | None:
+            found = self.ground.said(node, kind, events[0].at_s) if events else []
+            seconds = round(found[0].at_s - events[0].at_s, 2) if found else most_s
+            return seconds if seconds < most_s else None
+
         lost = self.ground.said(node, "replication-lost", self.began_s)
-        if not lost:
-            return Pace()
-        asked = [self.ground.said(node, kind, lost[0].at_s) for kind in ASKS]
-        first_s = [round(events[0].at_s - lost[0].at_s, 2) if events else ASKED_S_MAX for events in asked]
-        return Pace(*(seconds if seconds < ASKED_S_MAX else None for seconds in first_s))
+        return Pace(
+            handler_s=after_s(lost, "handler-asks", ASKED_S_MAX),
+            agent_s=after_s(lost, "agent-asks", ASKED_S_MAX),
+            guard_s=after_s(started, "guard-started", STARTED_S_MAX),
+            join_s=self._joined_s(name),
+        )
+
+    def _joined_s(self, name: str) -> float | None:
+        """From the thaw until its corosync had its peer again."""
+        thaw_s = self.site.record.marks.get("thaw", 0.0)
+        moments = [at_s for at_s in self.ground.joined(name) if at_s >= thaw_s >= self.began_s]
+        return round(moments[0] - thaw_s, 2) if moments and moments[0] - thaw_s < STARTED_S_MAX else None
 
     def _broken(self, pair: str) -> list[str]:
         """Nobody is shot while a person's hold stands, read back on every pair."""
@@ -268,6 +284,16 @@ class Played:
             for e in shots
             if any(hold.start_s <= e.at_s < hold.end_s for hold in self.holds)
         ]
+
+    def _slow(self, pair: str) -> bool:
+        """A guard of this pair missed a switch that was within its reach."""
+        wide, lost = self.line.wide, bool(self.line.of(pair, "links"))
+        behind = wide if wide is not None and self.line.arbiter == "in-band" else None
+        hidden = Interval(self.began_s + behind.at_s, self.began_s + behind.end_s + HIDDEN_S) if behind else None
+        nodes = [self.site.nodes[name] for name in nodes_of(pair)]
+        missed = [e for node in nodes for e in self.ground.said(node, "braked", self.began_s) if SILENT in e.detail]
+        within = [e for e in missed if hidden is None or not hidden.start_s <= e.at_s < hidden.end_s]
+        return bool(within) and not lost
 
     def _era(self, pair: str) -> object:
         for name in nodes_of(pair):
