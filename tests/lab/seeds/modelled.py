@@ -7,6 +7,7 @@ bridges do to a port that comes up. What a fault is made of stands in `_begin`, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from fencing.fence_peer import PAUSE_S_MAX, PAUSE_S_MIN
 from guard.core import hold
@@ -46,7 +47,8 @@ REQUEST_S = 0.8  # and from there to the fence request (the same table)
 PING_S = 1.5  # the stand-in's ping-int and ping-timeout (tests/lab/replicas.py, drbd_conf)
 PORT_S = 2 * FORWARD_DELAY_S_MIN  # a port that comes up passes traffic after this (tests/lab/fabric.py)
 BEFORE_S = 40.0  # the witness is up, every session attested, every write age known
-LOOK_S, ASK_S, RELEASE_S = 0.5, 1.0, 2.0
+HELD_S = 5.0  # a hold is in force, and read back, after this
+LOOK_S, RELEASE_S = 0.5, 2.0
 
 
 def play(
@@ -108,6 +110,8 @@ class Played:
         worlds = self.worlds.values()
         self._until(lambda: all(world.whole() for world in worlds), BEFORE_S)
         self.queue.run(BEFORE_S)
+        if any(fault.kind == "hold" for fault in self.line.faults):
+            self._hold()
         for ledger in self.ledgers.values():
             ledger.open()
         for fault in self.line.faults:
@@ -183,7 +187,7 @@ class Played:
                 self._one(fault, "guard-crash", None, down_s=seconds + (pace.guard_s or 0.0))
             case "hold":
                 for world in self.worlds.values():
-                    self._held(world, seconds)
+                    world.at(seconds, partial(self._release, world))
 
     def _all(self, name: str, lasts_s: float, **args: str | float | int) -> None:
         for world in self.worlds.values():
@@ -246,28 +250,21 @@ class Played:
         slow = wide is not None and wide.kind == "stp" and fault.end_s < wide.end_s
         return wide.seconds if slow and wide is not None else PORT_S
 
-    def _held(self, world: World, seconds: float) -> None:
-        """A person holds, again while nobody keeps it, and later asks for the release until it is taken."""
-        until = world.now + (self.line.wide.at_s if self.line.wide is not None else 0.0) * NS_PER_S
-
-        def ask() -> None:
-            node = _asked(world)
-            if node is not None and not _inhibited(node):
-                key = world.name_of("work")
-                node.shell.take(OpenHold(key, key, "anna", "the lab's work", 600.0, world.now / NS_PER_S))
-            if world.now < until:
-                world.at(ASK_S, ask)
-
-        ask()
-
-        def release() -> None:
-            node = _asked(world)
+    def _hold(self) -> None:
+        """A person holds every pair; it is in force when the timeline begins."""
+        for world in self.worlds.values():
+            node, key = _asked(world), world.name_of("work")
             if node is not None:
-                node.shell.take(AskRelease(world.name_of("release")))
-            if node is None or _inhibited(node):
-                world.at(RELEASE_S, release)
+                node.shell.take(OpenHold(key, key, "anna", "the lab's work", 600.0, world.now / NS_PER_S))
+        self.queue.run(HELD_S)
 
-        world.at(seconds, release)
+    def _release(self, world: World) -> None:
+        """And asks for the release until it is taken."""
+        node = _asked(world)
+        if node is not None:
+            node.shell.take(AskRelease(world.name_of("release")))
+        if node is None or node.shell.guard is None or node.shell.guard.memory.inhibits:
+            world.at(RELEASE_S, partial(self._release, world))
 
     def _later(self, seconds: float, do: Callable[[], None]) -> None:
         next(iter(self.worlds.values())).at(seconds, do)
@@ -358,10 +355,6 @@ def _served(world: World, name: str) -> bool:
 def _asked(world: World) -> Node | None:
     """Where a person types: on the first primary, else on its peer."""
     return next((node for node in world.nodes.values() if node.runs() and node.shell.up), None)
-
-
-def _inhibited(node: Node) -> bool:
-    return node.shell.guard is None or bool(node.shell.guard.memory.inhibits)
 
 
 def _names(pair: str, first: str) -> dict[str, str]:

@@ -50,7 +50,7 @@ class Played:
         self.primaries = {pair: story.primary_of(self.site, pair) for pair in ground.pairs}
         self.began_s = 0.0
         self.over = False
-        self.holds: list[Interval] = []  # from a hold that was read back on every pair to the first asked release
+        self.held: Interval | None = None  # by a person, until the first release was asked
 
     def outcomes(self) -> list[Outcome]:
         eras = {pair: self._era(pair) for pair in self.primaries}
@@ -58,6 +58,8 @@ class Played:
         if freeze is not None:
             freeze.prepare()
         time.sleep(max(SETTLE_S, TESTIFIED_S))
+        if any(fault.kind == "hold" for fault in self.line.faults):
+            self._hold()
         self.began_s = self.site.record.mark("freeze")
         with ThreadPoolExecutor(max_workers=WORKERS) as pool:
             try:
@@ -123,7 +125,7 @@ class Played:
             case "guard":
                 self._guard(fault, name)
             case "hold":
-                self._hold(fault)
+                self._release(fault)
 
     def _name(self, fault: Fault) -> str:
         primary = self.primaries[fault.pair]
@@ -146,24 +148,22 @@ class Played:
         if node.powered and len(self.site.record.of("power-on", name)) == boots:
             guarded.start_guard(node)
 
-    def _hold(self, fault: Fault) -> None:
-        """A person holds every pair before the work begins, and asks each for its release until it is taken."""
+    def _hold(self) -> None:
+        """A person holds every pair before the timeline begins: in force and read back (0)."""
+        words = ("hold", "--for", "10m", "--reason", "the lab's work")
         with ThreadPoolExecutor(max_workers=WORKERS) as pool:
-            codes = list(pool.map(self._held, self.primaries))
-            held_s = boottime()
-            self._sleep_to(fault.end_s)
-            if all(code == 0 for code in codes):
-                self.holds.append(Interval(held_s, boottime()))
-            list(pool.map(self._released, self.primaries))
+            codes = dict(
+                zip(self.primaries, pool.map(lambda pair: self._ask(pair, *words), self.primaries), strict=True)
+            )
+        if any(codes.values()):
+            raise LabFailed(f"not held before the timeline began: {codes}")
 
-    def _held(self, pair: str) -> int:
-        """Asked again while it is refused and the work has not begun; the last exit code."""
-        until = self.began_s + (self.line.wide.at_s if self.line.wide is not None else 0.0) - RELEASE_S
-        while True:
-            code = self._ask(pair, "hold", "--for", "10m", "--reason", "the lab's work")
-            if code == 0 or boottime() > until:
-                return code
-            time.sleep(1.0)
+    def _release(self, fault: Fault) -> None:
+        """And asks each for its release until it is taken."""
+        self._sleep_to(fault.end_s)
+        self.held = Interval(self.began_s, boottime())
+        with ThreadPoolExecutor(max_workers=WORKERS) as pool:
+            list(pool.map(self._released, self.primaries))
 
     def _released(self, pair: str) -> None:
         while not self.over and self._ask(pair, "release") != 0:
@@ -282,7 +282,7 @@ class Played:
         return [
             f"{e.who} was shot by {e.detail} under a person's hold"
             for e in shots
-            if any(hold.start_s <= e.at_s < hold.end_s for hold in self.holds)
+            if self.held is not None and self.held.start_s <= e.at_s < self.held.end_s
         ]
 
     def _slow(self, pair: str) -> bool:

@@ -22,7 +22,7 @@ DEATHS = ("links", "hung", "crash")
 KINDS = (*WIDE, *DEATHS, "witness", "guard", "hold")
 SECONDS = (4.0, 20.0)
 LAST_AT_S = 18.0
-HELD_BEFORE_S = (8.0, 11.0)  # a hold is in force on every pair before the work begins
+HELD_BEFORE_S = (2.0, 8.0)  # from a hold that is in force to the work that it announces
 HELD_AFTER_S = (3.0, 8.0)
 FAULTS_MAX = 3
 
@@ -44,7 +44,7 @@ class Fault:
     crash     a node loses its power; it stays off until a person switches it on
     witness   the witness is killed and started again
     guard     one node's guard is killed and started again
-    hold      a person holds every pair before the work begins and releases it when it is over
+    hold      every pair is held by a person when the timeline begins, and released when the work is over
     """
 
     kind: str
