@@ -22,6 +22,7 @@ help:
 	@echo 'make mutants        tests/mutants.toml: each rule dropped in the code in turn; its test must go red'
 	@echo 'make model          the protocol as a Promela model: all states within large bounds, and each rule dropped in turn'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
+	@echo '                    SEEDS=1-6: instead random faults of these seeds, there and in the deterministic world, compared'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
 	@echo 'make bench          what things cost, each beside a floor of the same run; asserts nothing'
@@ -71,7 +72,7 @@ model: setup
 	nice -n 10 $(PY) -m tests.model.run --out build/model
 
 lab: setup
-	$(PY) -m tests.lab.cases --out build/lab
+	$(if $(SEEDS),nice -n 5 $(PY) -m tests.lab.seeds.run --seeds '$(SEEDS)' --out build/lab/seeds,$(PY) -m tests.lab.cases --out build/lab)
 
 demo: setup
 	@if [ -e tests/lab/demo.py ] || [ -d tests/lab/demo ]; then $(PY) -m tests.lab.demo; else $(VENV)/bin/pairguard sandbox demo; fi

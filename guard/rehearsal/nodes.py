@@ -76,6 +76,7 @@ class Node:
         self.shell = Shell(self)
         self.bus_seen: bool | None = None
         self.probe_ok = 0
+        self.guard_echoes = False  # its guard answers the peer's probe, as guard/adapters/probe.py does; else its card
         self.unwell_at = 0  # world time at which kernel, power or guard last failed or came back
         self.wall_s = 0.0  # its wall clock is so wrong
         self.bond = Up.UP
@@ -95,6 +96,10 @@ class Node:
     def runs(self) -> bool:
         """Powered, and its kernel makes progress."""
         return self.powered and not self.hung
+
+    def echoes(self) -> bool:
+        """Does it answer a probe? A hung kernel's card may; its guard does not."""
+        return self.runs() and self.shell.up and not self.shell.paused if self.guard_echoes else self.powered
 
     def local(self) -> Instant:
         """CLOCK_BOOTTIME here."""
@@ -236,8 +241,8 @@ class Node:
         if bus is not self.bus_seen:
             self.bus_seen = bus
             self.shell.take(BusState(bus))
-        if world.network.open("A", "B") and self.peer.powered:
-            self.probe_ok = world.now  # a hung kernel's card may answer; its guard does not
+        if world.network.open("A", "B") and self.peer.echoes():
+            self.probe_ok = world.now
         answered = world.now - self.probe_ok <= 0.4e9
         if self.world.cadence.dense or self.shell.probe_told is not answered:
             self.shell.probe_told = answered

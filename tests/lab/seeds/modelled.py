@@ -75,6 +75,7 @@ class Played:
         world.disks.ping_s = PING_S
         for name, node in world.nodes.items():
             pace = self.paces.get(self.names[pair][name], Pace())
+            node.guard_echoes = True
             node.cluster.token_s = MEMBERSHIP_S
             node.cluster.delay_s = REQUEST_S
             if pace.agent_s is not None:
@@ -228,7 +229,6 @@ class Played:
         """In-band its port passes traffic only PORT_S after it is up; that is a topology change to every pair."""
         world, name, seconds = self.worlds[fault.pair], _place(fault), fault.seconds
         bus_s = seconds + (self._port_s(fault) if self._in_band else 0.0)
-        self._one(fault, "bond-flap", seconds)
         ends = [
             (seconds, FAULTS["port-down"].inject(world, self.rng, port=f"port{name}")),
             (bus_s, FAULTS["cut"].inject(world, self.rng, paths=f"bus-{name.lower()}")),
@@ -237,6 +237,7 @@ class Played:
         device = "device-b" if name == "A" else "device-a"
         for after_s, end in [*ends, (ends[2][0], FAULTS["cut"].inject(world, self.rng, paths=device))]:
             world.at(after_s, end)
+        self._one(fault, "bond-flap", seconds)  # last, as on the lab: it can tell nobody any more
 
         def passes() -> None:
             if world.nodes[name].powered:  # else it has no link

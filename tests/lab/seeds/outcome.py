@@ -272,7 +272,7 @@ def _rows(one: Compared, pair: str) -> list[str]:
     real = next((o for o in one.real if o.pair == pair), None)
     modelled = next((o for o in one.modelled if o.pair == pair), None)
     differs = [each for each in one.differences if each.pair == pair]
-    word = "agrees" if not differs else "DIFFERS" if any(not each.reason for each in differs) else "may differ"
+    word = "agrees" if not differs else "DIFFERS" if any(not each.reason for each in differs) else "may"
     if real is not None and modelled is not None and not differs:
         return [_row(pair, "both", real, word)]
     sides = ((REAL, real), (MODELLED, modelled))
@@ -283,16 +283,17 @@ def _row(pair: str, side: str, o: Outcome, word: str) -> str:
     shot = ",".join(o.shot) or "nobody"
     stopped = BUCKETS[bucket(o.stopped_s)]
     held = "yes" if o.held else "no"
+    word += "" if o.whole else ", not whole"
     return f"{'':6}{pair:5}{side:7}{shot:13}{o.serves or 'NOBODY':8}{stopped:9}{held:6}{len(o.pages):>5}  {word}"
 
 
 def summary(seeds: Sequence[Compared]) -> str:
-    """The last line."""
+    """The last two lines."""
     words = [one.word() for one in seeds]
     pairs = sum(len(one.real) for one in seeds if not one.failed)
     agree = pairs - len({(one.line.seed, each.pair) for one in seeds for each in one.differences})
     counted = ", ".join(f"{words.count(w)} {w}" for w in dict.fromkeys(words))
-    return f"{len(seeds)} seeds: {counted or 'none'}; {agree} of {pairs} pairs agree in every field"
+    return f"{len(seeds)} seeds: {counted or 'none'}\n{agree} of {pairs} pairs agree in every field"
 
 
 def _wrapped(text: str, indent: int) -> list[str]:
