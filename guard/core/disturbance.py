@@ -542,10 +542,24 @@ def _forwarding(
     owner: Owner,
     now: Instant,
 ) -> None:
-    """A path port that is up and forwarded before, and now does not. Its key differs from that of `down`."""
+    """A path port that is up and forwarded before, and now does not. Its key differs from that of `down`.
+
+    An uplink that comes to rest blocking is how spanning tree keeps a second path: that it stopped forwarding is a
+    sign, that it stays so is none (one would hold the pair for as long as the tree is another). On its way
+    (listening, learning), also back from there, it is one until it has arrived.
+    """
     if owner is Owner.OTHER:
         return
     state, stp = new
+    if owner in (Owner.UPLINK, Owner.PEER_LINK) and stp in ("blocking", "listening", "learning"):
+        text = f"port {port} of {seen.switch} is {stp}"
+        if stp == "blocking":
+            found.over(SignKind.TOPOLOGY_CHANGE, seen.switch, port)
+            if (state, old) == (PortState.UP, (PortState.UP, "forwarding")):
+                found.event(_sign(SignKind.TOPOLOGY_CHANGE, seen.switch, now, text, port))
+        elif state is PortState.UP and old in ((PortState.UP, "forwarding"), (PortState.UP, "blocking")):
+            found.standing(True, SignKind.TOPOLOGY_CHANGE, seen.switch, now, text, port)
+        return
     # The peer's port reads disabled or broken when it is down and ifOperStatus is stale (facts: up to 3 s).
     held = {"blocking", "listening", "learning"} if owner is Owner.PEER else None
     if stp == "forwarding" or (owner is Owner.PEER and state is PortState.DOWN):

@@ -15,7 +15,7 @@ from typing import Literal
 
 from guard.core.evidence import Sign, SignKind, Up
 from guard.core.instant import Instant, elapsed_s
-from guard.core.messages import HOLDS_MAX, HoldStatement, InhibitView, LiftInhibit, SetInhibit
+from guard.core.messages import HOLDS_MAX, HoldStatement, InhibitView, LiftInhibit, Refused, SetInhibit
 from guard.core.step import (
     AnswerPerson,
     AskForecast,
@@ -178,8 +178,22 @@ def _tell(turn: Turn) -> None:
         and not (i.ended and i.id not in theirs)
     ]
     if missing and turn.every("set-inhibit", 0.5):
-        for view in missing:
-            turn.tell_arbiter(SetInhibit(turn.nonce(), view))
+        said = {turn.nonce(): view for view in missing}
+        turn.put(telling={nonce: view.id for nonce, view in said.items()})
+        for nonce, view in said.items():
+            turn.tell_arbiter(SetInhibit(nonce, view))
+
+
+def heard_refused(turn: Turn, refused: Refused) -> None:
+    """A person's hold that was released through the other node while this guard was down: this very one is over.
+
+    Only the arbiter's durable word ends it, and the release asks for its proof all the same."""
+    own = turn.guard.memory.inhibits.get(turn.guard.telling.get(refused.nonce, ""))
+    if refused.reason != "lifted" or own is None or own.ended or own.kind not in ("person", "change"):
+        return
+    turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, ended=True)})
+    text = f"the hold of {own.owner} was released through the other node while this guard was down"
+    turn.note("hold-ended", text, inhibit=own.id)
 
 
 def _same(theirs: InhibitView | None, own: InhibitView) -> bool:

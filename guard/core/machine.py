@@ -75,7 +75,19 @@ from guard.core.step import (
     SuspendWrites,
     Tick,
 )
-from guard.core.turn import AgentJob, DryJob, Guard, HandlerJob, Turn, connected, inhibits, peer_silent, unfit, whole
+from guard.core.turn import (
+    AgentJob,
+    DryJob,
+    Guard,
+    HandlerJob,
+    Turn,
+    arbiter_up,
+    connected,
+    inhibits,
+    peer_silent,
+    unfit,
+    whole,
+)
 from guard.core.writes import Ledger, fold
 from guard.core.writes import age as write_age
 
@@ -270,6 +282,7 @@ def _hear(turn: Turn, sender: str, event: Heard) -> None:
         case Refused():
             claiming.heard_refused(turn, message)
             close.heard_refused(turn, message)
+            hold.heard_refused(turn, message)
         case Won():
             claiming.heard_won(turn, message)
         case Closed():
@@ -354,7 +367,7 @@ def _winner_gone(turn: Turn) -> None:
     """The peer won the era and is gone: its data are the newest, so this node waits for ever. A person must know."""
     guard = turn.guard
     register = guard.ack.register if guard.ack is not None else None
-    silent = peer_silent(guard) and whole(guard) is not True
+    silent = peer_silent(guard) and whole(guard) is not True and not _arbiter_hears_it(turn)
     if silent != (guard.silent_since is not None):
         turn.put(silent_since=turn.now if silent else None)
     if register is None or register.winner != guard.peer or not silent:
@@ -366,6 +379,14 @@ def _winner_gone(turn: Turn) -> None:
             f"Bring {guard.peer} back, or decide as a person"
         )
         turn.page_once("winner-gone", text, era=register.era, used=list(register.used))
+
+
+def _arbiter_hears_it(turn: Turn) -> bool:
+    """The winner is only out of our sight: it lives, and is silent to nobody but this node."""
+    ack = turn.guard.ack
+    if ack is None or ack.peer_heard_s is None or not arbiter_up(turn.guard, turn.now):
+        return False
+    return ack.peer_heard_s <= turn.guard.policy.heard_s
 
 
 def _releasing_claim(turn: Turn) -> None:

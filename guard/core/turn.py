@@ -169,6 +169,7 @@ class Guard:
     handlers: tuple[HandlerJob, ...] = ()
     dry: tuple[DryJob, ...] = ()
     closing: Closing | None = None
+    telling: Mapping[str, str] = field(default_factory=dict)  # nonces of the inhibits said last -> their ids
     lifting: bool = False  # a releasing claim was won: the hold is being lifted on this node
     stuck: frozenset[str] = frozenset()  # an earlier guard's shots with a process that does not die
     yielding: str | None = None  # nonce of the Ask whose yield waits for the suspension

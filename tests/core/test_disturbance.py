@@ -291,14 +291,36 @@ def test_unknown_in_between_hides_nothing() -> None:
     assert kinds(play(links)[1]) == ["member-carrier"]
 
 
+def tree(**states: str) -> tuple[tuple[str, str], ...]:
+    return tuple((port, states.get(port, "forwarding")) for port in PORTS)
+
+
 @pytest.mark.parametrize("state", ["blocking", "listening", "learning"])
 @pytest.mark.parametrize("port", ["ours", "up1", "pl", "peer"])
 def test_path_port_leaves_forwarding(port: str, state: str) -> None:
-    """A path port that is up and stops forwarding is a standing sign, whosever it is, until it forwards again."""
-    stp = tuple((p, state if p == port else "forwarding") for p in PORTS)
-    network, signs = play([(1, switch(1)), (2, switch(2, stp_ports=stp))])
-    assert [(s.kind, s.port, s.standing) for s in signs] == [(SignKind.TOPOLOGY_CHANGE, port, True)]
+    """A path port that is up and stops forwarding is a sign, whosever it is; it stands until it forwards again.
+
+    Only an uplink that is blocking has arrived: spanning tree keeps a second path so.
+    """
+    rests = state == "blocking" and port in ("up1", "pl")
+    network, signs = play([(1, switch(1)), (2, switch(2, stp_ports=tree(**{port: state})))])
+    assert [(s.kind, s.port, s.standing) for s in signs] == [(SignKind.TOPOLOGY_CHANGE, port, not rests)]
     assert play([(3, switch(3))], network=network)[0].open == ()
+
+
+def test_a_tree_that_came_to_rest_is_quiet() -> None:
+    """L2: a redundant uplink goes on blocking for as long as the other switch is away; no hold lasts for that alone."""
+    story = [
+        (1, switch(1)),
+        (2, switch(2, stp_ports=tree(up1="learning"))),
+        (3, switch(3, stp_ports=tree(up1="blocking"))),
+    ]
+    network, _ = play(story)
+    assert network.open == ()
+    assert network.quiet_for_s(at(63)) >= 60
+    moving = play([(9, switch(9, stp_ports=tree(up1="listening")))], network=network)
+    assert [(s.kind, s.standing) for s in moving[1]] == [(SignKind.TOPOLOGY_CHANGE, True)]
+    assert play([(10, switch(10, stp_ports=tree()))], network=moving[0])[0].open == ()
 
 
 def test_peer_port_with_stale_oper_status() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from scene import guard_of, whole_pair
 
 from guard.core import machine
 from guard.core.close import _returnable
 from guard.core.instant import after
-from guard.core.step import Heard
+from guard.core.step import Heard, Tick
 from guard.core.turn import HandlerJob, Turn, undrained
 
 
@@ -94,3 +95,21 @@ def test_a_win_over_a_peer_that_stepped_back_is_kept_while_that_peer_is_unfit() 
     for unfit in (True, False):
         hold = replace(guard.ack.peer_hold, unfit=unfit)
         assert returnable(replace(guard, ack=replace(guard.ack, peer_hold=hold)), now) is not unfit
+
+
+@pytest.mark.parametrize(("heard_s", "paged"), [(0.5, False), (40.0, True), (None, True)])
+def test_a_winner_that_the_arbiter_hears_is_not_called_gone(heard_s: float | None, paged: bool) -> None:
+    """A page says what is: a winner that is only out of this node's sight lives, and comes back with the path."""
+    world = whole_pair()
+    guard, now = guard_of(world, "B"), world.nodes["B"].local()
+    register = replace(guard.ack.register, winner="A", used=("alone",))
+    for seconds in (0.0, 5.0, 11.0):
+        at = after(now, seconds)
+        guard = replace(
+            guard,
+            members=replace(guard.members, peer_member=False),
+            ack=replace(guard.ack, register=register, peer_heard_s=heard_s),
+            acked=at,
+        )
+        guard, _ = machine.step(guard, Tick(), at)
+    assert ("winner-gone" in guard.paged) is paged

@@ -12,9 +12,9 @@ from guard.core.claim import refusing
 from guard.core.claiming import inhibited
 from guard.core.evidence import Disk, Forecast, Up, unseen_cluster
 from guard.core.instant import Instant, after
-from guard.core.messages import HOLDS_MAX, InhibitView, LiftInhibit, SetInhibit
+from guard.core.messages import HOLDS_MAX, InhibitView, LiftInhibit, Refused, SetInhibit
 from guard.core.policy import Policy
-from guard.core.step import AnswerPerson, ClearHold, HoldWritten, OpenHold, SawVolumes, Send, SetHold, Step, Tick
+from guard.core.step import AnswerPerson, ClearHold, Heard, HoldWritten, OpenHold, SawVolumes, Send, SetHold, Step, Tick
 from guard.core.turn import Turn, braked
 
 POLICY = Policy()
@@ -277,3 +277,17 @@ def test_a_reason_that_the_arbiter_cut_is_not_said_again() -> None:
         told = replace(guard, ack=replace(guard.ack, inhibits=(view,)), due={})
         _, effects = run(told, Tick(), now)
         assert len([e for e in of(effects, Send) if isinstance(e.message, SetInhibit)]) == again
+
+
+@pytest.mark.parametrize("reason", ["lifted", "too-many-holds"])
+def test_a_hold_that_was_released_while_its_opener_was_down_is_over(reason: str) -> None:
+    """L2: the opener boots and says it again; the arbiter remembers that this very hold was released, and it ends."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    guard = replace(guard, memory=replace(guard.memory, inhibits={STANDING.id: STANDING}, holding=True), due={})
+    guard, effects = run(guard, Tick(), now)
+    [said] = [e.message for e in of(effects, Send) if isinstance(e.message, SetInhibit)]
+    for nonce, ended in (("another", False), (said.nonce, reason == "lifted")):
+        guard, _ = run(guard, Heard("arbiter", Refused(nonce, reason, "")), now)
+        assert guard.memory.inhibits[STANDING.id].ended is ended
+    assert guard.memory.holding, "what it set is taken back by the release, which asks for its proof"
