@@ -103,10 +103,11 @@ async def spawn(
 ) -> asyncio.subprocess.Process:
     """Start a child in a session of its own, for callers that read a stream; they must `end` it.
 
-    Raises `Unavailable` if the program is missing or cannot start.
+    Raises `Unavailable` if the program is missing or cannot start. Cancelled, it ends what it had started: asyncio
+    itself kills the child alone and then waits for its pipes, for as long as a child of the child holds one.
     """
-    try:
-        return await asyncio.create_subprocess_exec(
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -114,6 +115,13 @@ async def spawn(
             env=environment(env),
             start_new_session=True,
         )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with suppress(OSError, ValueError):
+            await end(await starting)
+        raise
     except FileNotFoundError as error:
         raise Unavailable(f"cannot run {argv[0]}", "the program is missing", "install it or set its path") from error
     except (OSError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from contextlib import aclosing
 from pathlib import Path
 
@@ -99,6 +100,24 @@ async def test_cancelled(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert await gone(pid)
+
+
+@pytest.mark.asyncio
+async def test_cancelled_while_it_starts(tmp_path: Path) -> None:
+    """A deadline that comes while the child is being started ends it too, with the child's own children."""
+    script = f"sleep 600 & echo $! > {tmp_path}/pid; wait"
+    task = asyncio.create_task(run(["sh", "-c", script], deadline_s=600))
+    for _ in range(2):  # into `run`, and into the start of the child
+        await asyncio.sleep(0)
+    until = time.monotonic() + PATIENCE_S
+    while (pid := written(tmp_path / "pid")) is None and time.monotonic() < until:
+        time.sleep(0.01)  # noqa: ASYNC251 (nothing of the loop may move on: its pipes are not connected yet)
+    assert pid is not None
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+    assert done
+    assert task.cancelled()
     assert await gone(pid)
 
 
