@@ -25,6 +25,7 @@ from guard.core.step import (
     JournalState,
     Memory,
     Note,
+    OpenHold,
     OutdateOwn,
     Persisted,
     PowerOn,
@@ -47,6 +48,10 @@ from guard.core.turn import Guard
 
 if TYPE_CHECKING:
     from guard.rehearsal.nodes import Node
+
+HOLD_S = (
+    10.0  # a hold takes several looks and words of both guards until it reads *held*; a calm pulse would count them
+)
 
 
 class Shell:
@@ -156,6 +161,8 @@ class Shell:
                 self.inbox.append(event)
             return
         before = self.guard
+        if isinstance(event, OpenHold):
+            self.node.world.stir(HOLD_S)
         self.stepped_at = self.node.world.now
         self.steps += 1
         self.guard, step = machine.step(before, event, self.node.local())

@@ -170,12 +170,12 @@ class World:
     _next_pulse = -1
     _pulses = 0
 
-    def stir(self) -> None:
-        """Something changed near this pair: everything that looks periodically looks often again."""
+    def stir(self, for_s: float = 0.0) -> None:
+        """Something changed near this pair: what looks periodically looks often again, for `for_s` at least."""
         if self.cadence.dense:
             return
         cadence, now = self.cadence, self.timeline.now
-        self._lively_until = now + round(cadence.lively_s * NS_PER_S)
+        self._lively_until = max(self._lively_until, now + round(max(cadence.lively_s, for_s) * NS_PER_S))
         if self._next_pulse < now or self._next_pulse - now > cadence.tick_s * NS_PER_S:
             self._pulse_in(cadence.tick_s * self.rng.random())
 

@@ -224,7 +224,7 @@ SLOW = {"limits.corr": 1.6, "limits.answer": 1.7}
 def test_a_broken_rule_is_told_and_hides_no_later_case() -> None:
     """Limits too slow for L1: the case is named, its transcript plays again, and what comes after it is played."""
     one = course(plan("reboot fs1b"), site(SLOW), held=False)
-    came = follow(Task(0, one, 5))
+    came = follow(Task(0, one, 4))
     assert [each.case for each in came] == list(cases(one.plan))
     broke = [each for each in came if each.failure is not None]
     assert broke[0].case != came[-1].case
