@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +38,7 @@ LIMITS: dict[str, object] = {
 }  # scaled like the freezes (12 s for 90 s); all else is the default
 HORIZON = "30s"  # fence_lab speaks TCP, its sockets are destroyed when a shot ends; far longer than any session of it
 ETC = "/etc/pairguard"
+AGENT = f"{ETC}/agent"  # not in /usr/sbin: stock agents would find our `fencing` beside themselves there
 INITIALISE_S_MAX = 30.0
 TRAPS_PAIRS_MAX = 4  # each trap is one process a receiver: many receivers would load the machine more than the pairs do
 
@@ -123,16 +123,15 @@ def fence(site: Site, target: str) -> Fence:
     return Fence("fence_pairguard", {"wait_s": str(timeout_s - 10), "pcmk_off_timeout": f"{timeout_s}s"})
 
 
-def programs(readable: Path) -> dict[str, list[str]]:
+def programs() -> dict[str, list[str]]:
     """What lies in each node's /usr/sbin: name → command.
 
-    The agent is a copy in `readable`, run by the system's Python: Pacemaker's controller asks it for its metadata as
-    user hacluster, who may read neither our repository nor an interpreter below /root. A controller whose agent does
-    not start stood still for 35 s and more, and the node that had booted started nothing.
+    The agent is a copy of its own in the node, run by the system's Python: Pacemaker's controller asks it for its
+    metadata as user hacluster, who may read neither our repository nor an interpreter below /root. A controller whose
+    agent does not start stood still for 35 s and more, and the node that had booted started nothing.
     """
-    shutil.copytree(REPOSITORY / "fencing", readable / "fencing", ignore=shutil.ignore_patterns("__pycache__"))
     return {
-        "fence_pairguard": command("fencing.agent", python=SYSTEM_PYTHON, path=readable),
+        "fence_pairguard": command("fencing.agent", python=SYSTEM_PYTHON, path=Path(AGENT)),
         "pairguardd": command("guard.daemon.main"),
         "pairguard": command("guard.cli.main"),
         "pairguard-fence-peer": command("fencing.fence_peer"),
@@ -217,12 +216,14 @@ def install(site: Site, node: Node) -> None:
     layer = site.space.work / "guarded-sbin"
     if not layer.is_dir():
         layer.mkdir()
-        for name, argv in programs(site.space.work / "agent").items():
+        for name, argv in programs().items():
             write_program(layer / name, argv)
     node.sbin_layers.append(layer)
     keys = _keys(site)
     node.write(f"{ETC}/pairguard.toml", toml(guard_settings(site, node)))
     node.write(f"{ETC}/profiles/lab.toml", PROFILE.read_text())
+    for source in (REPOSITORY / "fencing").glob("*.py"):
+        node.write(f"{AGENT}/fencing/{source.name}", source.read_text())
     node.write(f"{ETC}/keys/private.pem", (keys / f"{node.name}.pem").read_text(), mode=0o600)
     node.write(f"{ETC}/keys/community", COMMUNITY + "\n", mode=0o600)
     for party in (node.name, node.peer, ARBITER):
