@@ -1,8 +1,7 @@
 """The traps that can silently defeat the guard, each a pure function of what was seen.
 
-Every finding says what, why it matters, the command that shows it and the one that mends it. A *trap* makes `check`
-end with 81; a *note* is to be known. Sources: DESIGN.md, sections 4 to 8; a number names where it comes from.
-"""
+Every finding says what, why, how to see it and how to mend it. A *trap* makes `check` end with 81; a *note* is to be
+known. Sources: DESIGN.md, sections 4 to 8; a number names where it comes from."""
 
 from __future__ import annotations
 
@@ -403,6 +402,7 @@ def agents(seen: Mapping[str, str | None]) -> Iterator[Finding]:
         show, mend = f"{name} -o metadata", "pairguard in a virtual environment of its own: no PYTHONPATH, no .pth"
         if name == OWN_AGENT:  # Pacemaker's controller asks it for its metadata at each start, and hangs on a failure
             show, mend = f"runuser -u hacluster -- {show}", "install it and its Python where everybody may read"
+        mend = f"install {name}, or correct `delegate` in [fence]" if str(why).endswith("not installed") else mend
         yield Finding("agent-broken", "trap", "fencing", name, why, show, mend)
 
 

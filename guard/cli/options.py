@@ -19,7 +19,7 @@ from guard.errors import PairguardError, Refused, SettingsError
 
 # Exit codes: CONTRACT.md, Exit codes of `pairguard`.
 GO, BUG, USAGE = 0, 1, 2
-WAIT, DENY, PARTIAL, SCOPE, UNVERIFIED, HOLDING, GUARD = 80, 81, 83, 84, 85, 86, 89
+WAIT, DENY, CONFLICT, PARTIAL, SCOPE, UNVERIFIED, HOLDING, GUARD = 80, 81, 82, 83, 84, 85, 86, 89
 
 _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 
@@ -46,6 +46,10 @@ class Duration(_Float):
 
 
 DURATION = Duration()
+
+
+class Conflict(PairguardError):
+    """The same key with another intent."""
 
 
 class WrongScope(PairguardError):
@@ -81,8 +85,10 @@ def command(group: click.Group | None = None, name: str | None = None, *, key: b
 
 
 def code_of(error: PairguardError) -> int:
-    """85 where something could not be asked, 89 for settings, 84 for a scope, 81 for a refusal."""
+    """85 where something could not be asked, 89 for settings, 84 for a scope, 82 for a key, 81 for a refusal."""
     match error:
+        case Conflict():
+            return CONFLICT
         case WrongScope():
             return SCOPE
         case SettingsError():

@@ -19,6 +19,7 @@ from guard.cli.options import (
     PARTIAL,
     UNVERIFIED,
     WAIT,
+    Conflict,
     WrongScope,
     answer,
     command,
@@ -199,8 +200,8 @@ def hold(
 
     A lease that runs out never re-arms the pair by itself: it stays held until
     a release is proven safe. Exit codes: 0 held and read back on both nodes,
-    83 not (yet) held: what is braked stays braked; 84 no such pair; 85 no guard
-    answers.
+    82 this key holds for another reason; 83 not (yet) held: what is braked stays
+    braked; 84 no such pair; 85 no guard answers.
     """
     from guard.cli import wiring
 
@@ -220,6 +221,13 @@ async def _held(
 
     args: dict[str, Any] = {"lease_s": lease_s, "reason": reason} | ({"key": key} if key else {})
     said = await wiring.order(guard.paths.run, "hold", args)
+    if said.get("outcome") == "conflict":
+        raise Conflict(
+            f"cannot hold with the key {said.get('key')}",
+            str(said.get("text")),
+            "take another --key; or end that hold: pairguard release",
+        )
+    in_force = said.get("data") or {}  # of a hold that stands already: its own
     done, row = await _until(guard, held_on_both, wait_s)
     missing = [] if done else lacking(row)
     state = None if isinstance(row, PairguardError) else (row.get("hold") or {}).get("state")
@@ -234,8 +242,8 @@ async def _held(
                 "verified": verified,
                 "missing": missing,
                 "key": said.get("key"),
-                "lease_s": lease_s,
-                "reason": reason,
+                "lease_s": in_force.get("lease_s", lease_s),
+                "reason": in_force.get("reason", reason),
             }
         ],
     }
@@ -266,8 +274,9 @@ def lacking(row: Mapping[str, Any] | PairguardError) -> list[str]:
     unproven = [node for node, ok in (hold_now.get("verified") or {}).items() if ok is not True]
     for node in unproven:
         said.append(f"{node} has not proven: maintenance read back, no right to fence, no shot, a harmless forecast")
-    silent = [node for node, facts in (row.get("nodes") or {}).items() if facts.get("guard") not in ("up", None)]
-    said += [f"the guard of {node} does not answer" for node in silent]
+    if row.get("arbiter") != "silent":  # else nobody here can tell who answers
+        silent = [node for node, facts in (row.get("nodes") or {}).items() if facts.get("guard") not in ("up", None)]
+        said += [f"the guard of {node} does not answer" for node in silent]
     return said or [f"the state is {state}, not held"]
 
 

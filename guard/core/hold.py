@@ -137,12 +137,17 @@ def calm(turn: Turn) -> None:
 
 
 def open_by_person(turn: Turn, event: OpenHold) -> None:
-    """`pairguard hold`. The same key again is the same hold."""
+    """`pairguard hold`. The same key again is the same hold, at whichever node it was opened; for another reason it is
+    none. Its lease is not extended: what is left is said."""
     name = f"person:{event.key}"
-    known = turn.guard.memory.inhibits.get(name)
-    if known is not None and not known.ended:
-        rest = "" if known.lease_s is None else f", {known.lease_s:.0f} s of its lease are left"
-        turn.do(AnswerPerson(event.id, "braked", f"this very hold stands already{rest}"))
+    known = next((i for i in inhibits(turn.guard) if i.id == name and not i.ended), None)
+    if known is not None:
+        left_s = lease_left(turn.guard, known, turn.now)
+        rest = "" if left_s is None else f", {left_s:.0f} s of its lease are left"
+        same = known.reason == event.reason
+        text = "this very hold stands already" if same else f"this key holds for another reason: {known.reason}"
+        data = {"lease_s": left_s, "reason": known.reason}
+        turn.do(AnswerPerson(event.id, "braked" if same else "conflict", text + rest, data))
         return
     if sum(i.kind == "person" and not i.ended for i in inhibits(turn.guard)) >= HOLDS_MAX:
         turn.do(AnswerPerson(event.id, "too-many-holds", f"{HOLDS_MAX} holds of persons stand on this pair already"))

@@ -500,6 +500,12 @@ async def test_a_trap_is_81(folder: Path) -> None:
     assert "mend: crm_attribute -t crm_config -n stonith-watchdog-timeout -v 0" in " ".join(text.split())
 
 
+def test_an_agent_that_is_not_there_is_not_taken_for_a_clash() -> None:
+    """A misspelt delegate: what mends it is its name or a package, not a virtual environment."""
+    [found] = findings.agents({"fence_ipmlian": "fence_ipmlian is not installed"})
+    assert "delegate" in found.mend
+
+
 def test_an_agent_that_the_controller_may_not_run_is_a_trap() -> None:
     """It is shown as the controller would see it; a stock agent that fails is another matter."""
     both = {OWN_AGENT: "fence_pairguard does not start: Permission denied", "fence_ipmilan": "no", "fence_apc": None}

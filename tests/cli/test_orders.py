@@ -119,11 +119,37 @@ def test_not_held_in_time_is_83_with_what_is_missing(
     assert done.stdout.splitlines()[1].startswith("fs1")
 
 
+def test_a_silent_arbiter_is_not_the_peers_fault() -> None:
+    """Who else answers is known through the arbiter: without it nobody is accused."""
+    seen = held("in-force", arbiter="silent", nodes={"fs1b": {"guard": "?"}})
+    assert not [text for text in lacking(seen["pairs"][0] if "pairs" in seen else seen) if "guard of fs1b" in text]
+
+
 def test_a_guard_that_dies_after_the_order_is_83(folder: Path) -> None:
     """What was ordered may be braked: not 85, which would say that nothing happened."""
     assert lacking(Unavailable("cannot ask the daemon", "gone")) == [
         "the guard stopped answering: cannot ask the daemon: gone"
     ]
+
+
+def test_a_key_that_holds_for_another_reason_is_82(desk: Desk, config: Path) -> None:
+    """The same key with another intent is a conflict: nothing is reported as held that is not."""
+    said = {"outcome": "conflict", "text": "this key holds for another reason: first", "key": "KK"}
+    desk.answers["hold"] = {**said, "data": {"lease_s": 40.0, "reason": "first"}}
+    done = pairguard("hold", "--for", "2h", "--reason", "second", "--key", "KK", config=config)
+    assert done.exit_code == 82
+    assert "first" in done.stderr
+    assert "next:" in done.stderr
+
+
+def test_a_hold_that_stands_already_is_shown_as_it_is(desk: Desk, config: Path) -> None:
+    """Its lease and its reason, not those that were asked for: a lease is not extended by asking again."""
+    desk.rows = [row(hold=held())]
+    stands = {"lease_s": 40.0, "reason": "first"}
+    desk.answers["hold"] = {"outcome": "braked", "text": "stands already", "key": "KK", "data": stands}
+    done = pairguard("hold", "--for", "2h", "--reason", "first", "--key", "KK", "--json", config=config)
+    [found] = one_object(done, "pairguard.hold/1")["pairs"]
+    assert (found["lease_s"], found["reason"]) == (40.0, "first")
 
 
 def test_hold_of_another_pair_is_84_and_orders_nothing(desk: Desk, config: Path) -> None:

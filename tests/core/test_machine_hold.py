@@ -291,3 +291,20 @@ def test_a_hold_that_was_released_while_its_opener_was_down_is_over(reason: str)
         guard, _ = run(guard, Heard("arbiter", Refused(nonce, reason, "")), now)
         assert guard.memory.inhibits[STANDING.id].ended is ended
     assert guard.memory.holding, "what it set is taken back by the release, which asks for its proof"
+
+
+@pytest.mark.parametrize("opened_at", ["A", "B"])
+def test_one_key_is_one_hold_wherever_it_was_opened(opened_at: str) -> None:
+    """The same key and reason is the hold that stands, with what is left of its lease; another reason is a conflict."""
+    world = whole_pair()
+    guard, now = guard_of(world, "A"), world.nodes["A"].local()
+    view = replace(STANDING, lease_s=40.0)
+    if opened_at == "A":
+        guard = replace(guard, memory=replace(guard.memory, inhibits={view.id: view}, holding=True))
+    else:
+        guard = replace(guard, ack=replace(guard.ack, inhibits=(view,)), acked=now)
+    for reason, outcome in (("work", "braked"), ("other work", "conflict")):
+        after_it, effects = run(guard, OpenHold("o", "k", "bert", reason, 7200.0, 9.0), now)
+        [answer] = of(effects, AnswerPerson)
+        assert (answer.outcome, answer.data) == (outcome, {"lease_s": 40.0, "reason": "work"})
+        assert after_it.memory.inhibits.get(view.id) in (None, view)
