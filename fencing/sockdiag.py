@@ -23,6 +23,7 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 INET_DIAG_CGROUP_ID = 21
 TIME_WAIT, NEW_SYN_RECV = 6, 12  # states of half a socket: no data, and no cgroup either
+FIN_WAIT2 = 5  # of a whole socket; or of half a one that its owner closed first and that awaits the other end's FIN
 ALL_STATES = 0xFFFFFFFF
 HEADER = struct.Struct("=IHHII")  # nlmsghdr
 REQUEST = struct.Struct("=BBBBI48s")  # inet_diag_req_v2: family, protocol, extensions, pad, states, socket id
@@ -114,6 +115,8 @@ def parsed(family: int, protocol: int, parts: Iterable[tuple[int, bytes]]) -> It
         if state in (TIME_WAIT, NEW_SYN_RECV):
             continue
         cgroup = _attribute(body[MESSAGE_BYTES:], INET_DIAG_CGROUP_ID)
+        if cgroup is None and state == FIN_WAIT2:
+            continue  # the whole socket would name its cgroup: all that it had to say is acknowledged
         if cgroup is None:
             raise Unavailable("cannot tell whose sockets are left", "this kernel does not say their cgroup")
         if len(cgroup) != 8:
