@@ -205,6 +205,18 @@ def test_a_connection_that_its_owner_closed_first_hides_nothing() -> None:
             assert sockdiag.made_in(frozenset({0})) == []
 
 
+def test_half_a_socket_that_awaits_a_fin_is_passed_over() -> None:
+    """The same from the kernel's words alone: the live test above passes too where the kernel kept a whole socket."""
+
+    def said(state: int) -> list[tuple[int, bytes]]:
+        message = bytes([socket.AF_INET, state]).ljust(sockdiag.MESSAGE_BYTES, b"\0")
+        return [(sockdiag.SOCK_DIAG_BY_FAMILY, message)]
+
+    assert list(sockdiag.parsed(socket.AF_INET, socket.IPPROTO_TCP, said(sockdiag.FIN_WAIT2))) == []
+    with pytest.raises(Unavailable, match="does not say their cgroup"):
+        list(sockdiag.parsed(socket.AF_INET, socket.IPPROTO_TCP, said(state=1)))  # TCP_ESTABLISHED
+
+
 def test_this_kernel_can_find_and_destroy() -> None:
     """The self-test of socket hunting passes where the tests above do."""
     assert sockdiag.shortcoming() is None
