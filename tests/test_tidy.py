@@ -16,7 +16,6 @@ from guard.events import CATALOGUE
 ROOT = Path(__file__).resolve().parents[1]
 
 LONG = {
-    "guard/core/arbiter.py": "one side of the protocol; splitting would hide the order of its steps",
     "guard/core/disturbance.py": "one detector: every sign, its beginning and its end, side by side",
     "guard/adapters/snmp.py": "one engine, its polls and its traps share one state",
 }

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from guard.core.arbiter import Pair, Sends
 from guard.core.instant import Instant, elapsed_s
 from guard.core.messages import Answer, Attest, Beat, Claim, Message, Offer, Refused
+from guard.core.pair import Pair, Sends
 from guard.core.policy import Policy
 
 REASONS = frozenset({"storm", "storm-half-open", "correlating", "arbiter-just-started"})  # of `forbids`

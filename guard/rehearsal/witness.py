@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from guard.core import arbiter, storm
 from guard.core.instant import NS_PER_S, Instant
 from guard.core.messages import ARBITER, Beat, BeatAck, Init, Message, Won
+from guard.core.pair import Kept, Pair, Sends, Site
 from guard.core.step import Heard
 
 if TYPE_CHECKING:
@@ -97,9 +98,9 @@ class Arbiter:
 
     def __init__(self, world: World, shared: SharedCell | None = None) -> None:
         self.world = world
-        self.kept: arbiter.Kept | None = None
-        self.copy: arbiter.Kept | None = None  # a backup of `kept`
-        self.pair: arbiter.Pair | None = None
+        self.kept: Kept | None = None
+        self.copy: Kept | None = None  # a backup of `kept`
+        self.pair: Pair | None = None
         self.others: tuple[str, ...] = ()
         self.writing = False  # a write is on its way to the disk
         self.waiting: list[tuple[str, Message]] = []  # what came meanwhile
@@ -141,8 +142,8 @@ class Arbiter:
     def boot_id(self) -> str:
         return f"boot-arbiter-{self.shared.boots}"
 
-    def site(self) -> arbiter.Site:
-        return arbiter.Site(self.store_id, storm.forbids(self.cell, self.local(), self.world.policy, self.world.name))
+    def site(self) -> Site:
+        return Site(self.store_id, storm.forbids(self.cell, self.local(), self.world.policy, self.world.name))
 
     # ---- orders of the scenario
 
@@ -193,7 +194,7 @@ class Arbiter:
     def remember(self) -> None:
         """What the disk holds of this pair."""
         if self.kept is not None:
-            self.pair = arbiter.Pair(self.kept, self.local(), self.boot_id)
+            self.pair = Pair(self.kept, self.local(), self.boot_id)
         self.world.stir()
 
     def lose_store(self) -> None:
@@ -210,7 +211,7 @@ class Arbiter:
         for each in self.shared.arbiters:
             each.copy = each.kept
 
-    def roll_back(self, to: arbiter.Kept | None = None) -> None:
+    def roll_back(self, to: Kept | None = None) -> None:
         """An old backup was put back under the same store id: `to`, or what `back_up` copied."""
         self.crash(None)
         self.copy = to if to is not None else self.copy
@@ -250,7 +251,7 @@ class Arbiter:
         pair, sends = arbiter.tick(pair, self.local(), self.wall(), self.site(), self.world.policy)
         self._carry_out(pair, sends)
 
-    def _tick_soon(self, pair: arbiter.Pair) -> None:
+    def _tick_soon(self, pair: Pair) -> None:
         """In a sparse world the witness ticks by itself only while a claim waits for it: every 0.1 s."""
         waits = any(each.offered is None and not each.claim.gather for each in pair.gatherings.values())
         if waits and not self._ticking:
@@ -274,13 +275,13 @@ class Arbiter:
         elif beat.whole is True or won:
             self.cell = storm.whole_again(self.cell, self.world.name, now)
 
-    def _carry_out(self, pair: arbiter.Pair, sends: arbiter.Sends) -> None:
+    def _carry_out(self, pair: Pair, sends: Sends) -> None:
         if self.shared.trouble is not None and pair.kept is not self.kept:
             self._write(self.shared.trouble, pair, sends)
         else:
             self._commit(pair, sends)
 
-    def _write(self, trouble: Trouble, pair: arbiter.Pair, sends: arbiter.Sends) -> None:
+    def _write(self, trouble: Trouble, pair: Pair, sends: Sends) -> None:
         """A write that fails takes the decision back: the state before it stays, nothing is said."""
         world, rng = self.world, self.world.rng
         if trouble.crashes:
@@ -312,7 +313,7 @@ class Arbiter:
 
         world.at(rng.uniform(*trouble.slow_s), durable)
 
-    def _commit(self, pair: arbiter.Pair, sends: arbiter.Sends) -> None:
+    def _commit(self, pair: Pair, sends: Sends) -> None:
         self._keep(pair)
         if pair.gatherings and not self.world.cadence.dense:
             self._tick_soon(pair)
@@ -324,7 +325,7 @@ class Arbiter:
                 self.world.tell(ARBITER, f"{to} wins era {message.era} for `{message.purpose}`")
             self._send(to, message)
 
-    def _keep(self, pair: arbiter.Pair) -> None:
+    def _keep(self, pair: Pair) -> None:
         """Durable before anything is said (S6)."""
         before = self.kept
         self.pair, self.kept = pair, pair.kept

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from guard.core import arbiter, storm
-from guard.core.arbiter import Kept, Pair, Sends, Site
+from guard.core import arbiter, inhibits, storm
 from guard.core.instant import Instant
 from guard.core.messages import ARBITER, Beat, Bye, Closed, Init, Message, Refused
+from guard.core.pair import Kept, Pair, Sends, Site
 from guard.core.policy import Policy
 from guard.core.storm import Cell
 from guard.errors import PairguardError, Unavailable
@@ -119,7 +119,7 @@ class Arbiter:
             to, message = await self._outbox.get()
             error = await self._sent(to, message)
             if error is not None:
-                short = arbiter.shortened(message)
+                short = inhibits.shortened(message)
                 error = error if short == message else await self._sent(to, short)
             if error is not None:
                 self._emit("not-sent", f"{message.kind} to {to}: {error}", {"kind": message.kind}, page=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from guard.core.arbiter import Kept
+from guard.core.pair import Kept
 from guard.errors import Unavailable, Unreadable
 
 SCHEMA = 2

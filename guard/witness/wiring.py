@@ -14,7 +14,7 @@ from guard.adapters.control import ControlServer, PeerCred, anybody
 from guard.adapters.emit import Emitter
 from guard.adapters.inbox import told
 from guard.adapters.systemd import SystemdNotifier
-from guard.core.arbiter import shown_inhibits
+from guard.core.inhibits import shown_inhibits
 from guard.core.messages import ARBITER
 from guard.errors import Refused
 from guard.events import plain

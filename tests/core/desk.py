@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from guard.core import arbiter
-from guard.core.arbiter import Pair, Site
 from guard.core.instant import Instant, after
 from guard.core.messages import (
     Answer,
@@ -26,6 +25,7 @@ from guard.core.messages import (
     SetInhibit,
     Won,
 )
+from guard.core.pair import Pair, Site
 from guard.core.policy import Policy
 
 A, B = "fs1a", "fs1b"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from guard.core import arbiter
-from guard.core.arbiter import PEER_ALIVE, PERSONS_MAX, Site
+from guard.core.inhibits import PERSONS_MAX
 from guard.core.instant import after
 from guard.core.messages import (
     Answer,
@@ -24,6 +24,7 @@ from guard.core.messages import (
     Refused,
     Won,
 )
+from guard.core.pair import PEER_ALIVE, Site
 from tests.core.desk import A, B, Desk, evidence, reason
 
 

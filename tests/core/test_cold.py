@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from scene import guard_of, run, whole_pair
 
 from guard.core import attesting
-from guard.core.arbiter import Kept, Pair
 from guard.core.evidence import Link, Volumes
 from guard.core.messages import Claim, Offer, Refused, Won
+from guard.core.pair import Kept, Pair
 from guard.core.step import SawVolumes
 from guard.core.turn import Turn
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from scene import guard_of, of, run, whole_pair
 
 from guard.core import hold
-from guard.core.arbiter import shown_inhibits
+from guard.core.inhibits import shown_inhibits
 from guard.core.instant import Instant, after
 from guard.core.messages import BeatAck, InhibitView, SetInhibit
 from guard.core.step import Heard, HoldWritten, Note, OpenHold, Send, Tick

@@ -23,10 +23,11 @@ from guard.core.messages import (
     SetInhibit,
     Won,
 )
+from guard.core.pair import PEER_ALIVE, Pair, Site
 from guard.core.policy import Policy
 
 POLICY = Policy()
-SITE = arbiter.Site("store-1")
+SITE = Site("store-1")
 PERSON = InhibitView("person:x", "person", "anna", "work", 0.0)
 
 
@@ -86,7 +87,7 @@ def test_a_target_that_answers_is_a_network_not_a_death() -> None:
     scene.say("A", Answer("n1", said_by(scene.world, "A"), False, 60.0))
     (refused,) = [m for m in scene.wait(1.0) if isinstance(m, Refused)]
     assert refused.reason == "peer-alive"
-    assert arbiter.PEER_ALIVE in scene.pair.kept.inhibits
+    assert PEER_ALIVE in scene.pair.kept.inhibits
     assert scene.say("B", scene.claim("alone", "n2"))[0].reason == "peer-alive"
     scene.say("A", scene.claim("alone", "n3", who="A"))
     assert [m for m in scene.wait(1.0) if isinstance(m, Offer)]
@@ -128,7 +129,7 @@ def test_a_commit_after_a_restart_is_stale() -> None:
     """Offers are volatile (law 2)."""
     scene = Scene(silent="A")
     offer = scene.offered()
-    scene.pair = arbiter.Pair(scene.pair.kept, scene.now, "boot-2")
+    scene.pair = Pair(scene.pair.kept, scene.now, "boot-2")
     (refused,) = scene.say("B", Commit("n1", offer.register.version, "fence"))
     assert refused.reason == "stale-offer"
 
@@ -216,11 +217,11 @@ def test_an_overtaken_beat_says_nothing() -> None:
 def test_a_guard_may_not_touch_what_the_arbiter_found() -> None:
     """S7: `peer-alive` is neither set nor lifted by a guard."""
     scene = Scene()
-    alive = InhibitView(arbiter.PEER_ALIVE, "peer-alive", "B", "A answered", 0.0)
+    alive = InhibitView(PEER_ALIVE, "peer-alive", "B", "A answered", 0.0)
     assert scene.say("A", SetInhibit("x", alive))[0].reason == "not-yours"
     scene.pair = replace(scene.pair, kept=replace(scene.pair.kept, inhibits={alive.id: alive}))
     assert scene.say("A", LiftInhibit("x", alive.id))[0].reason == "not-yours"
-    assert arbiter.PEER_ALIVE in scene.pair.kept.inhibits
+    assert PEER_ALIVE in scene.pair.kept.inhibits
 
 
 def test_a_persons_end_is_never_taken_back() -> None:
@@ -234,6 +235,6 @@ def test_a_persons_end_is_never_taken_back() -> None:
 def test_ages_of_testimony_from_before_a_reboot_are_not_known() -> None:
     """Instants of another boot of the arbiter's machine are never compared."""
     scene = Scene(silent="A")
-    scene.pair = arbiter.Pair(scene.pair.kept, Instant(0), "boot-2")
+    scene.pair = Pair(scene.pair.kept, Instant(0), "boot-2")
     scene.now = Instant(40_000_000_000)
     assert scene.offered().target_age_s is None

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from guard.core import arbiter
-from guard.core.arbiter import Pair, Sends
 from guard.core.instant import Instant, after
 from guard.core.messages import Answer, Attest, Beat, Bye, Claim, Init, Message, Offer, Refused
+from guard.core.pair import Pair, Sends
 from guard.core.policy import Policy
 from guard.core.register import Register
 from guard.core.storm import WAITING_S, Cell, forbids, heard, let_out, reported, said, spoke, threshold, whole_again

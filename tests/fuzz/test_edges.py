@@ -30,9 +30,9 @@ from guard.adapters.snmp import (
     SnmpSwitch,
     _Answer,
 )
-from guard.core.arbiter import Kept
 from guard.core.evidence import PortState, Up
 from guard.core.instant import Instant
+from guard.core.pair import Kept
 from guard.errors import PairguardError, Unreadable
 from guard.witness.store import Store
 from tests.core.desk import A, Desk

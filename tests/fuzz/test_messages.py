@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guard.core import arbiter, machine
-from guard.core.arbiter import Site
 from guard.core.instant import Instant, after
 from guard.core.messages import ARBITER, Attest, Evidence, Init, Offer, RegisterView
+from guard.core.pair import Site
 from guard.core.policy import Policy
 from guard.core.step import Heard
 from guard.wire import BYTES_MAX, Envelope, Keyring, Opener, Rejected, Signer

@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from scene import guard_of, whole_pair  # tests/core: pairs in a known state
 
 from guard.core import arbiter, machine
-from guard.core.arbiter import Pair, Sends, Site
 from guard.core.evidence import Link, Power
 from guard.core.instant import Instant, after
 from guard.core.messages import ARBITER, Answer, AskNonce, Attest, Beat, BeatAck, Claim, CloseEra, Commit, Message
+from guard.core.pair import Pair, Sends, Site
 from guard.core.policy import Policy
 from guard.core.step import (
     AgentAsks,

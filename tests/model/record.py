@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from guard.core import arbiter
-from guard.core.arbiter import PEER_ALIVE, Pair, Sends
 from guard.core.attest import generations
 from guard.core.evidence import Role
 from guard.core.messages import Answer, Attest, Claim, Closed, CloseEra, Commit, Evidence, Message, Offer, Won
+from guard.core.pair import PEER_ALIVE, Pair, Sends
 from guard.core.writes import Relation, relation
 from guard.rehearsal.scenarios import play
 from guard.rehearsal.world import World

@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from desk import GENERATION, evidence, statement  # tests/core: how a good node speaks
 
 from guard.core import arbiter
-from guard.core.arbiter import Pair, Site
 from guard.core.instant import Instant, after
 from guard.core.messages import (
     Answer,
@@ -33,6 +32,7 @@ from guard.core.messages import (
     Refused,
     Won,
 )
+from guard.core.pair import Pair, Site, drop
 from guard.core.policy import Policy
 
 NODES = ("fs1a", "fs1b")
@@ -201,7 +201,7 @@ class Arbiter:
             raise Differs(f"the model's register: {NODES[winner]} by {BASES[basis]} used {used}")
 
     def on_window(self, i: int) -> None:
-        self.pair = arbiter._drop(self.pair, NODES[i])
+        self.pair = drop(self.pair, NODES[i])
 
     def on_void(self, i: int, n: int, current: int) -> None:
         era = self.pair.kept.register.era - (0 if current else 1)

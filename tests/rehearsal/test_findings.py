@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from guard.core.arbiter import Gathering
+from guard.core.pair import Gathering
 from guard.rehearsal.checkers import Violation
 from guard.rehearsal.faults import FAULTS
 from guard.rehearsal.network import PAIR

@@ -19,7 +19,6 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from guard.core.arbiter import Kept
 from guard.core.instant import after
 from guard.core.messages import (
     ARBITER,
@@ -40,6 +39,7 @@ from guard.core.messages import (
     SetInhibit,
     Won,
 )
+from guard.core.pair import Kept
 from guard.core.policy import Policy
 from guard.core.register import Register, commit
 from guard.errors import SettingsError, Unavailable, Unreadable

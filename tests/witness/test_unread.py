@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from guard import wire
 from guard.adapters.inbox import Inbox, told
-from guard.core.arbiter import PEER_ALIVE, heard_unread
+from guard.core.arbiter import heard_unread
 from guard.core.instant import after
 from guard.core.messages import ARBITER, Attest, BeatAck, Bye, Claim, CloseEra, Init, Offer, Refused
+from guard.core.pair import PEER_ALIVE
 from guard.ports import Delivery
 from tests.core.desk import S1, Desk, evidence, reason, statement
 from tests.core.desk import A as OURS
