@@ -22,6 +22,7 @@ MLAG_WAIT_S = 5.0  # a switch whose MLAG agent died waits this long before it go
 LINK_WAIT_S = 2.0  # the normal path: it waits this long for the link to drop (the same report)
 LACP_SHORT_S, LACP_LONG_S = 3.0, 90.0  # three periods of 1 s and 30 s (IEEE 802.1AX, 6.4.4)
 STP_S = 30.0  # listening and learning, 2 x forward_delay of 15 s (IEEE 802.1D-2004, table 17-1)
+MAX_AGE_S = 20.0  # a bridge believes a silent root this long; 40 s at most (IEEE 802.1D-2004, table 17-1)
 PROBE_S = 0.4  # silence of all ring addresses that the guard's probe reports (DESIGN.md section 6, Storm)
 FENCING_S = 60.0  # Pacemaker's default of stonith-timeout (pacemaker-schedulerd.7)
 CONSENSUS_FACTOR = 1.2  # corosync.conf.5: consensus must be at least 1.2 x token
@@ -55,6 +56,7 @@ def rungs(
         Rung("switch: MLAG peer wait", MLAG_WAIT_S, "GitHub 2012"),
         Rung("LACP short", LACP_SHORT_S, "IEEE 802.1AX"),
         Rung("LACP long", LACP_LONG_S, "IEEE 802.1AX"),
+        Rung("STP max_age", MAX_AGE_S, "IEEE 802.1D"),
         Rung("STP 2 x forward_delay", STP_S, "IEEE 802.1D"),
         Rung("probe silence", PROBE_S, "guard"),
     ]
@@ -112,7 +114,13 @@ def inversions(
     """Each pair of timers that stands the wrong way round."""
     by_name = {rung.name: rung.s for rung in ladder}
     yield from _network(by_name)
-    if policy is not None and by_name.get("settle") is not None and policy.settle_s < STP_S:
+    if policy is not None and policy.settle_s <= MAX_AGE_S:
+        text = (
+            f"settle {policy.settle_s:g} s <= {MAX_AGE_S:g} s of spanning tree's max_age: a tree that lost its root is"
+            " silent for that long, and the hold is released in the middle of the change"
+        )
+        yield _timer("settle<max_age", "trap", "limits.settle", text, 'limits.settle = "60s" in pairguard.toml')
+    elif policy is not None and policy.settle_s < STP_S:
         text = (
             f"settle {policy.settle_s:g} s < {STP_S:g} s of spanning tree: a hold may be released into the next block"
         )

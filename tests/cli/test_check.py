@@ -379,7 +379,13 @@ def test_inversions_of_the_network_are_notes() -> None:
     wide = {"runtime__config__totem__token": "10000", "runtime__config__totem__consensus": "12000"}
     assert inverted(Policy(), **wide) == {}
     assert inverted(Policy(), **(wide | {"runtime__config__totem__consensus": "11000"})) == {"consensus<token": "trap"}
-    assert inverted(Policy(settle_s=5.0), **wide) == {"settle<stp": "note"}
+    assert inverted(Policy(settle_s=25.0), **wide) == {"settle<stp": "note"}
+
+
+@pytest.mark.parametrize(("settle_s", "severity"), [(5.0, "trap"), (20.0, "trap"), (20.5, None)])
+def test_a_hold_that_ends_while_a_spanning_tree_is_silent(settle_s: float, severity: str | None) -> None:
+    """An uplink at rest is no standing sign, so `settle` alone must outlast max_age (20 s)."""
+    assert inverted(Policy(settle_s=settle_s)).get("settle<max_age") == severity
 
 
 def test_an_agent_that_has_no_time_for_its_shot() -> None:
