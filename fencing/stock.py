@@ -85,6 +85,17 @@ SNMP = frozenset(  # agents that use fence-agents' own fencing_snmp
 YES = frozenset({"1", "yes", "on", "true"})  # words that fence-agents reads as true
 
 
+def one_stream(agent: str) -> bool:
+    """Does the agent speak to its device in one TCP connection?
+
+    Then no copy of a command is left once the agent has seen its effect and the connection is closed. What sends
+    datagrams repeats them: the first copy may still be in a frozen network when a later one was answered. ipmitool
+    repeats a command after 1 s under a new sequence number and ends well even if its Close Session was lost, and a
+    BMC takes an older number that it has not seen (IPMI 2.0, 6.12.13); SNMP agents repeat after 1 s as well.
+    """
+    return agent in TCP
+
+
 def horizon_s(agent: str, options: Mapping[str, str]) -> float | None:
     """H(device): seconds after the agent's death in which its packets may still act; None = no bound is known.
 

@@ -107,14 +107,16 @@ def start(
     boot_id: str,
     seed: str,
     now: Instant,
+    stream: bool = False,
     stuck: frozenset[str] = frozenset(),
     torn: bool = False,
 ) -> tuple[Guard, Step]:
     """A guard at its start (law 3). The shell has killed and emptied the shot cgroups before, all but those of `stuck`
     (ids of intents): a process there does not die yet, and `ShotEnded` comes once it has.
 
-    `horizon_s` is H of the peer's fence device, None = unbounded. `memory` None: this node never had a guard. `torn`: a
-    record after this memory may have been lost, so it is taken as one that was put back from a copy.
+    `horizon_s` is H of the peer's fence device, None = unbounded; `stream`: its agent speaks to it in one TCP
+    connection, so nothing is left of a shot whose effect it has seen. `memory` None: this node never had a guard.
+    `torn`: a record after this memory may have been lost, so it is taken as one that was put back from a copy.
     `seed` is at least 128 random bits.
     """
     guard = Guard(
@@ -127,6 +129,7 @@ def start(
         started=now,
         memory=memory if memory is not None else Memory(boot_id=boot_id),
         horizon_s=horizon_s,
+        stream=stream,
         network=Network.at_start(now),
         halves=Halves(boot_id),
     )
@@ -333,6 +336,7 @@ def _advance(turn: Turn) -> None:
     _releasing_claim(turn)
     _winner_gone(turn)
     shot.advance(turn)
+    shot.switch_on(turn)
     claiming.dry_runs(turn)
     _constraint(turn)
 

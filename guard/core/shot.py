@@ -2,7 +2,10 @@
 
 1. Nothing is sent to a fence device without a right, a durable intent, and a last look at inhibits and `start_by`.
 2. A shot is confirmed by two readings `off` from fresh device sessions; anything else is unconfirmed.
-3. `drained` is now if the agent ended by itself with nothing left; else now + H(device); unbounded: never.
+3. `drained` is now if nothing was sent, or if the agent saw the effect, ended by itself with nothing left, and had
+   spoken in one TCP connection. Else now + H(device), unbounded: never. A clean end alone shows only that its sender
+   is gone: a datagram is repeated until one copy is answered, and the first may lie in the frozen network; a command
+   whose effect the agent did not see may yet be carried out. A peer that is to be rebooted is switched on after that.
 4. The agent blocks while the answer may still change; the handler never returns 3 or 5.
 5. A shot that is undrained, even one whose process cannot be killed, does not keep the next request from being served:
    both can only hit the loser of the same open era (S1 counts nodes, not shots; S4), and until the last has drained
@@ -34,7 +37,7 @@ from guard.core.step import (
     ShotEnded,
     Unblock,
 )
-from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, whole
+from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, undrained, whole
 
 PREFLIGHT_S_MAX = 6.0  # an older reading is no preflight
 READING_S_MAX = 30.0  # a reading that never came back is asked for again
@@ -185,7 +188,7 @@ def shot_ended(turn: Turn, event: ShotEnded) -> None:
     if intent is None:
         return
     drained: Instant | None = turn.now
-    if not event.clean:
+    if not _nothing_left(turn.guard, event):
         drained = None if intent.horizon_s is None else after(turn.now, intent.horizon_s)
     _set_intent(turn, replace(intent, drained=drained))
     turn.put(stuck=turn.guard.stuck - {intent.id})
@@ -200,6 +203,11 @@ def shot_ended(turn: Turn, event: ShotEnded) -> None:
     _update(turn, job)
     policy = turn.guard.policy
     read(turn, job, policy.readback_gap_s if verified else policy.readback_gap_alone_s)
+
+
+def _nothing_left(guard: Guard, event: ShotEnded) -> bool:
+    """Law 3: nothing that was sent to the device can act any more."""
+    return not event.started or (event.clean and event.exit_code == 0 and guard.stream)
 
 
 def power_read(turn: Turn, event: PowerRead) -> None:
@@ -230,9 +238,16 @@ def power_read(turn: Turn, event: PowerRead) -> None:
 def _confirm(turn: Turn, job: AgentJob) -> None:
     turn.remember(confirmed_off=True)
     turn.note("confirmed-off", f"{job.target} reads off twice from fresh device sessions", target=job.target)
-    if job.action == "reboot":
-        turn.do(PowerOn(job.target))
+    turn.put(owes_on=job.action == "reboot")
     _end_agent(turn, job, True, "confirmed-off", f"{job.target} is off, read back twice")
+
+
+def switch_on(turn: Turn) -> None:
+    """The second half of a reboot, best effort and once. Before the drain a late copy would switch it off again."""
+    guard = turn.guard
+    if guard.owes_on and not guard.agents and not undrained(guard, turn.now):
+        turn.put(owes_on=False)
+        turn.do(PowerOn(guard.peer))
 
 
 def _end_agent(turn: Turn, job: AgentJob, confirmed: bool, reason: str, text: str) -> None:

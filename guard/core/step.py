@@ -38,7 +38,7 @@ class Intent:
     target: str
     boot_id: str
     start_by: Instant
-    horizon_s: float | None  # None = unbounded: never drained unless the agent ended clean
+    horizon_s: float | None  # None = unbounded: never drained by waiting
     spawned: bool = False
     drained: Instant | None = None
 
@@ -207,9 +207,12 @@ class Reconsider:
 
 @dataclass(frozen=True, slots=True)
 class ShotEnded:
+    """`clean`: the agent ended by itself, no process and no socket is left. `started` False: nothing was ever sent."""
+
     intent: str
     exit_code: int | None
     clean: bool
+    started: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,8 @@ class Guard:
     started: Instant
     memory: Memory
     horizon_s: float | None = None  # H of the peer's fence device; None = unbounded
+    stream: bool = False  # its agent uses one TCP connection
+    owes_on: bool = False  # the peer was switched off to be rebooted: once every shot has drained it is switched on
     drawn: int = 0
     # what was seen
     volumes: Volumes | None = None

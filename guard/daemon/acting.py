@@ -239,7 +239,7 @@ class Acting:
         if self._clock.now() > start_by:
             # This process was paused between the last look and here: the moment for this shot has passed.
             self._emit("shot-abandoned", f"nothing was sent to the fence device of {target}: start_by has passed", {})
-            self._put(ShotEnded(intent, None, clean=True))
+            self._put(ShotEnded(intent, None, clean=True, started=False))
             return
         try:
             result = await self._world.shooter.fire(device, action, target, intent, start_by)
@@ -251,7 +251,7 @@ class Acting:
         if not result.started:
             text = f"nothing was sent to the fence device of {target}: {result.output.strip() or 'it did not start'}"
             self._emit("shot-abandoned", text, {})
-        self._put(ShotEnded(intent, result.exit_code, result.clean))
+        self._put(ShotEnded(intent, result.exit_code, result.clean, result.started))
 
     async def _finish(self, intent: str) -> None:
         """End what is left of that one shot, however long it takes; readings and other shots go on beside it."""

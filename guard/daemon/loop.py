@@ -149,7 +149,7 @@ class Loop:
                 case AnswerAgent() | AnswerHandler():
                     self._unsaid.append((self.guard.memory.era, effect))
                 case Fire(intent):
-                    self.put(ShotEnded(intent, None, clean=True))  # nothing was started, so nothing may still act
+                    self.put(ShotEnded(intent, None, clean=True, started=False))
                 case SuspendWrites(nonce):
                     self.put(Suspended(nonce, False))
                 case ClearHold():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fencing.readback import Readback
-from fencing.stock import horizon_s
+from fencing.stock import horizon_s, one_stream
 from fencing.supervisor import Supervisor
 from guard.adapters import bus as buses
 from guard.adapters import folders, logsink, process, snmp
@@ -188,6 +188,7 @@ async def _run(
         policy=settings.limits.policy(devices[pair.peer].timeout_s),
         sight=sight(settings),
         horizon_s=devices[pair.peer].horizon_s,
+        stream=devices[pair.peer].stream,
         memory=memory,
         boot_id=clock.boot_id(),
         seed=clock.nonce() + clock.nonce(),
@@ -289,7 +290,7 @@ def device(fence: Fence) -> DeviceSettings:
             "what it sends may act at any time later, so an era that used it can never be closed",
             "use a device with sessions (RMCP+, TCP, SNMPv3), or set accept_unbounded = true knowing that",
         )
-    return DeviceSettings(fence.delegate, dict(fence.options), horizon, fence.timeout)
+    return DeviceSettings(fence.delegate, dict(fence.options), horizon, fence.timeout, one_stream(fence.delegate))
 
 
 def _members(members: Any) -> Members:

@@ -12,14 +12,20 @@ if TYPE_CHECKING:
     from guard.rehearsal.world import World
 
 READ_S_MAX = 3.0  # a reader gives up after this
+IMPATIENT_SHARE = 0.5  # of T_shot: stock agents wait power_timeout, 20 s by default, and then end with 1
 
 
 class Device:
-    """The fence device of one node, and what may be wrong with it. `shares_power`: it dies with its node, so it reads
-    unknown then. `beyond_horizon`: it acts after H, which no setting of ours allows (a planted violation)."""
+    """The fence device of one node, and what may be wrong with it.
+
+    `stream`: its agent uses one TCP connection, so no copy of a command exists. `impatient`: its agent gives up by
+    itself, with exit 1, before its deadline. `shares_power`: it dies with its node, so it reads unknown then.
+    `beyond_horizon`: it acts after H, which no setting of ours allows (a planted violation).
+    """
 
     def __init__(self, world: World, owner: str, horizon_s: float | None) -> None:
         self.world, self.owner, self.horizon_s = world, owner, horizon_s
+        self.stream, self.impatient = False, False
         self.shares_power = False
         self.lies_off: int = 0  # so many readings say `off` though it is not (a device that is wrong)
         self.latency_s = 0.0  # added to every answer
@@ -64,13 +70,14 @@ class Device:
     def shoot(self, by: Node, intent: str, shot_s: float) -> None:
         """The delegate agent: sends, waits, ends by itself or is killed after `shot_s`."""
         landed = False
+        ends: list[float] = []  # when its agent ended by itself
         world = self.world
         started, guard = world.now, by.shell.starts
 
         def land() -> None:
             nonlocal landed
             offs = [at for at in by.offs if at >= started]
-            died = min([started + shot_s * 1e9, *by.shell.started_at[guard:], *offs])
+            died = min([started + shot_s * 1e9, *by.shell.started_at[guard:], *offs, *ends])
             late = self.horizon_s is not None and world.now - died > self.horizon_s * 1e9
             if late and not self.beyond_horizon:
                 world.counts["shots too late to act"] += 1
@@ -97,9 +104,15 @@ class Device:
                 return  # a guard's start kills and empties the shot's cgroup
             heard = not self.mute and world.network.open(by.name, self.name)
             if self.refuses and heard:
+                ends.append(world.now)
                 by.shell.take(ShotEnded(intent, 1, True))
             elif landed and heard:
+                ends.append(world.now)
                 by.shell.take(ShotEnded(intent, 0, True))
+            elif self.impatient and world.now - started >= shot_s * IMPATIENT_SHARE * 1e9:
+                world.counts["agents that gave up"] += 1
+                ends.append(world.now)
+                by.shell.take(ShotEnded(intent, 1, True))
             elif world.now - started >= shot_s * 1e9:
                 by.shell.take(ShotEnded(intent, None, False))
             else:
@@ -111,7 +124,7 @@ class Device:
         """Until each copy of a command that arrived acts, seconds."""
         rng = self.world.rng
         first_s = self.latency_s + (rng.uniform(*self.late_s) if self.late_s is not None else 0.0)
-        if not self.doubles:
+        if not self.doubles or self.stream:
             return [first_s]
         self.world.counts["shots doubled"] += 1
         return [first_s, first_s + rng.uniform(0.0, self.horizon_s if self.horizon_s is not None else 600.0)]

@@ -96,6 +96,7 @@ class Shell:
             policy=world.policy,
             sight=node.sight,
             horizon_s=world.devices[node.peer.name].horizon_s,
+            stream=world.devices[node.peer.name].stream,
             memory=self.durable,
             boot_id=node.boot_id,
             seed=f"{world.seed}/{node.name}/{self.starts}",
@@ -210,7 +211,7 @@ class Shell:
                 case AnswerAgent() | AnswerHandler():
                     self.unsaid.append((memory.era, effect))
                 case Fire(intent):
-                    failed = ShotEnded(intent, None, clean=True)
+                    failed = ShotEnded(intent, None, clean=True, started=False)
                 case SuspendWrites(nonce):
                     failed = Suspended(nonce, False)
                 case ClearHold():

@@ -90,6 +90,8 @@ class World:
         for name in ("A", "B"):
             self.nodes[name] = Node(self, name)
         self.devices = {name: Device(self, name, horizon_s) for name in ("A", "B")}
+        for n, device in enumerate(self.devices.values()):
+            device.stream, device.impatient = bool(seed >> n & 1), bool(seed >> (n + 2) & 1)
         self.mlag = Mlag(self, *self.switches) if len(self.switches) == 2 else None
         self.arbiter = Arbiter(self, cell)
         if prepare is not None:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 from conftest import until
+from relay import Relay
 
 from fencing.readback import Readback, meaning
-from fencing.stock import horizon_s
+from fencing.stock import horizon_s, one_stream
 from fencing.supervisor import Supervisor
 from guard.adapters.clock import BootClock
 from guard.core.evidence import Power
@@ -118,6 +119,26 @@ async def test_off_is_read_back(bmc: Bmc, supervisor: Supervisor) -> None:
     assert (off.exit_code, off.clean, off.killed) == (0, True, 0), off.output
     assert await readback.status(bmc.device(), "fs1b", 30.0) == Power.OFF
     until(lambda: not bmc.node_runs(), "the node is dead")
+
+
+@pytest.mark.asyncio
+async def test_a_copy_of_a_command_acts_after_a_clean_end(bmc: Bmc, supervisor: Supervisor) -> None:
+    """Why a clean end of a datagram agent is no drain (S4): ipmitool repeated its `power off`, the agent saw the node
+    off and ended with 0, nothing of it was left; the first copy came out of the network later and the BMC obeyed it."""
+    assert (await supervisor.fire(bmc.device(), "on", "fs1b", "s1", None)).exit_code == 0
+    until(bmc.node_runs, "the node runs")
+    relay = Relay(bmc.port, session=1)  # the agent asks for the power first, then switches off
+    try:
+        off = await supervisor.fire(bmc.device(ipport=str(relay.port), shell_timeout="20"), "off", "fs1b", "s2", None)
+        assert (off.exit_code, off.clean, len(relay.kept)) == (0, True, 1), off.output
+        until(lambda: not bmc.node_runs(), "the node is dead")
+        assert (await supervisor.fire(bmc.device(), "on", "fs1b", "s3", None)).exit_code == 0
+        until(bmc.node_runs, "the node runs again")
+        relay.deliver()
+        until(lambda: not bmc.node_runs(), "the late copy has switched the node off")
+    finally:
+        relay.close()
+    assert one_stream("fence_ipmilan") is False
 
 
 @pytest.mark.asyncio

@@ -127,7 +127,7 @@ async def test_a_process_paused_before_the_spawn_fires_nothing() -> None:
     async with bench.hands() as acting:
         acting.carry_out(Fire("shot-1", "off", "b", after(bench.clock.now(), -0.001)))
         await until(lambda: bool(bench.events), "it ended")
-    assert (bench.fired, bench.events) == ([], [ShotEnded("shot-1", None, clean=True)])
+    assert (bench.fired, bench.events) == ([], [ShotEnded("shot-1", None, clean=True, started=False)])
 
 
 @pytest.mark.asyncio
@@ -137,7 +137,7 @@ async def test_a_delegate_that_was_not_started_is_said_to_be_none() -> None:
     async with bench.hands() as acting:
         acting.carry_out(Fire("shot-1", "off", "b", after(bench.clock.now(), 60)))
         await until(lambda: bool(bench.events), "it ended")
-    assert bench.events == [ShotEnded("shot-1", None, clean=True)]
+    assert bench.events == [ShotEnded("shot-1", None, clean=True, started=False)]
     assert bench.logged == [("shot-abandoned", "nothing was sent to the fence device of b: too late")]
 
 

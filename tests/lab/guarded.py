@@ -36,7 +36,7 @@ LIMITS: dict[str, object] = {
     "sampling": "1s",  # each sample starts a Python program here, where a real node reads /proc/drbd
     "cold": "20s",
 }  # scaled like the freezes (12 s for 90 s); all else is the default
-HORIZON = "30s"  # fence_lab speaks TCP, its sockets are destroyed when a shot ends; far longer than any session of it
+HORIZON = "15s"  # above every freeze that delivers late (12 s): what fence_lab sent before its end has landed by then
 ETC = "/etc/pairguard"
 AGENT = f"{ETC}/agent"  # not in /usr/sbin: stock agents would find our `fencing` beside themselves there
 INITIALISE_S_MAX = 30.0

@@ -36,6 +36,21 @@ def test_w1_a_serving_member_is_not_fenced_for_a_few_lost_messages() -> None:
         world.nodes["B"].cluster.unclean = False
 
 
+def test_a_command_that_is_carried_out_twice_ends_with_its_era() -> None:
+    """S4: the agent saw the node off and ended well; the second copy acts up to H later, when the node may be back."""
+    landed = 0
+    for seed in (8, 24, 28, 32):  # agents that speak datagrams; each broke S4 while a clean end counted as drained
+        world = World(seed, horizon_s=75.0)
+        world.fence_action = "reboot"
+        world.begin()
+        FAULTS["device-doubles"].inject(world, world.rng)
+        FAULTS["kernel-hang"].inject(world, world.rng, node="A")
+        world.run(40)
+        world.live_again(300)
+        landed += world.counts["shots landed"]
+    assert landed > 4
+
+
 def test_w2_a_rolled_back_journal_hands_no_win_back() -> None:
     """A journal is put back from a copy that is older than the win that its node runs on: the era must not end."""
     for seed in SEEDS:

@@ -41,7 +41,7 @@ from tests.lab.seeds.timeline import (
 )
 
 POLICY = Policy(settle_s=5.0, sampling_s=1.0, cold_s=20.0)  # tests/lab/guarded.py, LIMITS
-HORIZON_S = 30.0  # tests/lab/guarded.py, HORIZON
+HORIZON_S = 15.0  # tests/lab/guarded.py, HORIZON
 MEMBERSHIP_S = 2.1  # a cut to the membership without the peer, at a token of 1 s (facts/labs.md, reaction window)
 REQUEST_S = 0.8  # and from there to the fence request (the same table)
 PING_S = 1.5  # the stand-in's ping-int and ping-timeout (tests/lab/replicas.py, drbd_conf)
