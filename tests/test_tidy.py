@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LONG = {
     "guard/core/disturbance.py": "one detector: every sign, its beginning and its end, side by side",
-    "guard/adapters/snmp.py": "one engine, its polls and its traps share one state",
 }
 """Files longer than 500 lines, each with the reason."""
 

@@ -1,32 +1,22 @@
-"""Asks switches how they are (pysnmp), and hears their traps as wake-up calls.
+"""Asks switches how they are (pysnmp).
 
 1. A poll is one GET. Silence, refusal and nonsense are sightings; only settings raise.
 2. What the switch has no object for is None; what it says in a type or with a value we do not know is None or
    UNKNOWN too, and `error` says so. Nothing is guessed.
 3. No name is resolved on the way to a decision: a switch is configured by its IP address.
-4. `build_engine` blocks for about 140 ms: call it before the safety loop starts. One engine serves all switches.
-5. A trap is believed to have come from an address, no more: it is neither authenticated nor decoded.
+4. One engine (`snmp_engine`) serves all switches.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import importlib
 import ipaddress
-import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from pysnmp.error import PySnmpError
 from pysnmp.hlapi.v3arch.asyncio import (
-    USM_AUTH_HMAC96_SHA,
-    USM_AUTH_HMAC192_SHA256,
-    USM_AUTH_HMAC384_SHA512,
-    USM_PRIV_CFB128_AES,
-    USM_PRIV_CFB256_AES,
-    CommunityData,
     ContextData,
     ObjectIdentity,
     ObjectType,
@@ -40,10 +30,11 @@ from pysnmp.hlapi.v3arch.asyncio import (
 from pysnmp.proto import rfc1902, rfc1905
 from pysnmp.proto.error import PyAsn1Error
 
+from guard.adapters.snmp_engine import Credentials, authentication, forget_peer
 from guard.adapters.snmp_profile import MlagObject, Oid, Profile, parse_oid
 from guard.core.evidence import PortState, SwitchSighting, Up
-from guard.core.instant import Instant, after, elapsed_s
-from guard.errors import SettingsError, Unavailable
+from guard.core.instant import Instant, after
+from guard.errors import SettingsError
 from guard.ports import Clock
 
 T = TypeVar("T")
@@ -80,65 +71,6 @@ MAP_RETRY_S: Final = 30.0
 VARBINDS_MAX: Final = 64  # snmpsim's own limit; a reply of this size stays under 1500 octets
 ENGINE_GRACE_S: Final = 0.25  # pysnmp's timer runs in steps of 0.1 s and up to 0.1 s late (measured)
 ERROR_CHARS_MAX: Final = 300
-
-TRAP_RCVBUF_BYTES: Final = 8 << 20  # 2,000 of 2,000 traps of a burst arrive; with the default, 256 (measured)
-TRAP_GAP_S: Final = 0.2  # 5 a second from each sender
-TRAP_SENDERS_MAX: Final = 256
-_SO_RCVBUFFORCE: Final = 33  # socket(7); CAP_NET_ADMIN. Python 3.11 has no name for it
-
-
-@dataclass(frozen=True, slots=True)
-class Community:
-    """SNMPv2c. Anybody on the path may read and forge it."""
-
-    community: str = field(repr=False)
-
-
-_AUTH: Final[Mapping[str, Any]] = {
-    "SHA": USM_AUTH_HMAC96_SHA,
-    "SHA-256": USM_AUTH_HMAC192_SHA256,
-    "SHA-512": USM_AUTH_HMAC384_SHA512,
-}
-_PRIV: Final[Mapping[str, Any]] = {"AES": USM_PRIV_CFB128_AES, "AES-256": USM_PRIV_CFB256_AES}
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """SNMPv3 with authentication and privacy. Pass phrases have at least 8 characters (RFC 3414, 11.2)."""
-
-    name: str
-    auth_key: str = field(repr=False)
-    priv_key: str = field(repr=False)
-    auth: Literal["SHA", "SHA-256", "SHA-512"] = "SHA-256"
-    priv: Literal["AES", "AES-256"] = "AES"
-
-    def __post_init__(self) -> None:
-        if min(len(self.auth_key), len(self.priv_key)) < 8:
-            raise SettingsError(f"cannot use the SNMPv3 user {self.name}", "a pass phrase is shorter than 8 characters")
-
-
-Credentials = Community | User
-
-
-def build_engine() -> SnmpEngine:
-    """The one SNMP engine of this process. Blocks for about 140 ms (imports, MIB tables): before the safety loop.
-
-    Raises `Unavailable` if `cryptography` cannot be imported: pysnmp would fail only at the first v3 message.
-    Close it with `close_engine` when the loop that polled ends.
-    """
-    try:
-        importlib.import_module("cryptography.hazmat.primitives.ciphers.algorithms")
-    except ImportError as why:
-        raise Unavailable("cannot use SNMPv3", f"cryptography: {why}", "install python3-cryptography") from why
-    engine = SnmpEngine()
-    engine.get_mib_builder().load_modules("SNMPv2-MIB", "SNMP-FRAMEWORK-MIB", "SNMP-COMMUNITY-MIB", "SNMP-TARGET-MIB")
-    return engine
-
-
-def close_engine(engine: SnmpEngine) -> None:
-    """Close the engine's sockets and timer. A second call does nothing."""
-    if engine.transport_dispatcher is not None:
-        engine.close_dispatcher()
 
 
 class SnmpSwitch:
@@ -181,7 +113,7 @@ class SnmpSwitch:
         if peer_link is not None and peer_link not in self._if_index:
             raise SettingsError(f"cannot watch switch {name}", f"its peer link {peer_link!r} is none of its ports")
         self._peer_link = peer_link
-        self._auth = _authentication(name, credentials, engine)
+        self._auth = authentication(name, credentials, engine)
         self._target: Any = None
         self._fixed = self._fixed_objects()
         self._bridge: dict[int, int] | None = None  # ifIndex -> bridge port; None = to be walked
@@ -202,7 +134,7 @@ class SnmpSwitch:
             answer = await self._get(self._wanted())
         except _Silent as why:
             if self._target is not None and isinstance(self._auth, UsmUserData):
-                _forget_peer(self._engine, self._target)
+                forget_peer(self._engine, self._target)
             return SwitchSighting(self.name, asked, False, error=str(why)[:ERROR_CHARS_MAX])
         sighting = self._sighting(asked, answer)
         this = (sighting.engine_id, sighting.engine_boots, sighting.uptime_s)
@@ -474,24 +406,6 @@ def _another_run(
     return fell or (engine, boots) != (engine2, boots2)
 
 
-def _forget_peer(engine: SnmpEngine, target: Any) -> None:
-    """Let the next v3 request ask again who answers there.
-
-    pysnmp 7.1.30 keeps an address' engine id for five minutes and rejects the reports of another engine meanwhile: a
-    replaced switch, or one with a new id after its reload, would be silent that long. There is no public way to it.
-    """
-    model = engine.message_processing_subsystems.get(3)
-    known = getattr(model, "_SnmpV3MessageProcessingModel__engineIdCache", None)
-    expiring = getattr(model, "_SnmpV3MessageProcessingModel__engineIdCacheExpQueue", None)
-    if not isinstance(known, dict) or not isinstance(expiring, dict):
-        return  # another pysnmp: the five minutes then stand
-    key = target.get_transport_info()
-    known.pop(key, None)
-    for keys in expiring.values():
-        if key in keys:
-            keys.remove(key)
-
-
 def _literal(name: str, host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
         return ipaddress.ip_address(host)
@@ -499,122 +413,3 @@ def _literal(name: str, host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Addr
         raise SettingsError(
             f"cannot watch switch {name}", f"{host!r} is no IP address", "write the address: names are not resolved"
         ) from why
-
-
-def _authentication(name: str, credentials: Credentials, engine: SnmpEngine) -> CommunityData | UsmUserData:
-    if isinstance(credentials, Community):
-        return CommunityData(credentials.community, mpModel=1)  # noqa: S508 - many switches have nothing better
-    # pysnmp keeps one key per user name in an engine: a second one would evict the first at every poll.
-    users = engine.get_user_context("pairguard-users") or {}
-    if users.setdefault(credentials.name, credentials) != credentials:
-        raise SettingsError(
-            f"cannot watch switch {name}",
-            f"the SNMPv3 user {credentials.name} has other pass phrases on another switch",
-            "give it another name there",
-        )
-    engine.set_user_context(**{"pairguard-users": users})
-    return UsmUserData(
-        credentials.name,
-        credentials.auth_key,
-        credentials.priv_key,
-        authProtocol=_AUTH[credentials.auth],
-        privProtocol=_PRIV[credentials.priv],
-    )
-
-
-# ---------------------------------------------------------------- traps
-
-
-class SnmpTraps:
-    """`guard.ports.Traps`: addresses that sent something that looks like SNMP. Open from construction on.
-
-    Each sender is told at most five times a second; one that speaks meanwhile is told when its time comes, so no
-    wake-up is lost. `senders`: only these addresses (None: all). Informs are not acknowledged: their sender
-    repeats them. Port 0 takes a free one; see `address`.
-    Raises `SettingsError` for a host name, `Unavailable` if the socket cannot be bound.
-    `heard` serves one consumer, once.
-    """
-
-    def __init__(self, ip: str, port: int, clock: Clock, *, senders: frozenset[str] | None = None) -> None:
-        literal = _literal("traps", ip)
-        self._clock = clock
-        self._senders = senders
-        family = socket.AF_INET6 if literal.version == 6 else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        try:
-            self._socket.setblocking(False)
-            _enlarge(self._socket)
-            self._socket.bind((str(literal), port))
-        except OSError as why:
-            self._socket.close()
-            raise Unavailable(f"cannot hear traps on {ip} port {port}", str(why)) from why
-
-    @property
-    def address(self) -> tuple[str, int]:
-        ip, port = self._socket.getsockname()[:2]
-        return str(ip), int(port)
-
-    def close(self) -> None:
-        """For an owner that never calls `heard`. A second call does nothing."""
-        self._socket.close()
-
-    async def heard(self) -> AsyncIterator[str]:
-        """Address of each sender, rate-limited, until the consumer closes the iterator."""
-        loop = asyncio.get_running_loop()
-        ear = _Ear(self._senders)
-        transport, _ = await loop.create_datagram_endpoint(lambda: ear, sock=self._socket)
-        told: dict[str, Instant] = {}
-        try:
-            while True:
-                now = self._clock.now()
-                told = {sender: at for sender, at in told.items() if elapsed_s(at, now) < TRAP_GAP_S}
-                due = [sender for sender in ear.waiting if sender not in told]
-                for sender in due:
-                    ear.waiting.pop(sender, None)
-                    told[sender] = now
-                    yield sender
-                if due:
-                    continue
-                ear.bell.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(TRAP_GAP_S if ear.waiting else None):
-                        await ear.bell.wait()
-        finally:
-            transport.close()
-
-
-class _Ear(asyncio.DatagramProtocol):
-    """Remembers who spoke: each sender once, a bounded number of them."""
-
-    def __init__(self, senders: frozenset[str] | None) -> None:
-        self.senders = senders
-        self.waiting: dict[str, None] = {}
-        self.bell = asyncio.Event()
-
-    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
-        sender = str(addr[0])
-        if sender in self.waiting or (self.senders is not None and sender not in self.senders):
-            return  # a burst costs one decoding, not two thousand
-        if len(self.waiting) >= TRAP_SENDERS_MAX or not _is_snmp(data):
-            return
-        self.waiting[sender] = None
-        self.bell.set()
-
-
-def _is_snmp(data: bytes) -> bool:
-    """A SEQUENCE that begins with the INTEGER 0, 1 or 3: v1, v2c, v3 (RFC 1157, RFC 1901, RFC 3412).
-
-    By hand: what pysnmp's decoder raises for bytes of anybody's making has no end.
-    """
-    if len(data) < 2 or data[0] != 0x30:
-        return False
-    start = 2 + (data[1] & 0x7F if data[1] > 0x80 else 0)  # a length over 127 says first how many octets it takes
-    return data[start : start + 2] == b"\x02\x01" and data[start + 2 : start + 3] in (b"\0", b"\1", b"\3")
-
-
-def _enlarge(sock: socket.socket) -> None:
-    """8 MiB of receive buffer; without CAP_NET_ADMIN as much as net.core.rmem_max gives."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, TRAP_RCVBUF_BYTES)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, TRAP_RCVBUF_BYTES)

@@ -107,24 +107,24 @@ async def bounded(work: Coroutine[Any, Any, T], deadline_s: float, what: str) ->
 
 async def identify(switch: SwitchSettings, profiles: Path | None, deadline_s: float) -> dict[str, Any]:
     """What the switch says, JSON-ready. `Unavailable`: no answer, or not all of it in `deadline_s` seconds."""
-    from guard.adapters import snmp
+    from guard.adapters import snmp_engine
     from guard.adapters.bus import secret_of
     from guard.adapters.snmp_identity import IdentifiedSwitch
     from guard.adapters.snmp_profile import bundled_profile, read_profile
 
     own = None if profiles is None else profiles / f"{switch.profile}.toml"
     profile = read_profile(own) if own is not None and own.is_file() else bundled_profile(switch.profile)
-    credentials: snmp.Credentials
+    credentials: snmp_engine.Credentials
     if switch.community_file is not None:
-        credentials = snmp.Community(secret_of(switch.community_file))
+        credentials = snmp_engine.Community(secret_of(switch.community_file))
     elif switch.user is not None and switch.auth_file is not None and switch.priv_file is not None:
         auth, priv = secret_of(switch.auth_file), secret_of(switch.priv_file)
-        credentials = snmp.User(switch.user, auth, priv, switch.auth, switch.priv)
+        credentials = snmp_engine.User(switch.user, auth, priv, switch.auth, switch.priv)
     else:
         raise SettingsError(f"cannot probe {switch.name}", "its credentials are incomplete", "see [[switch]]")
     ports = {each.name: each.ifindex for each in switch.ports if not each.lag}
     lags = {each.name: each.ifindex for each in switch.ports if each.lag}
-    engine = snmp.build_engine()
+    engine = snmp_engine.build_engine()
     try:
         asked = IdentifiedSwitch(
             switch.name,
@@ -145,7 +145,7 @@ async def identify(switch: SwitchSettings, profiles: Path | None, deadline_s: fl
         why = f"it did not say everything within {deadline_s:g} s"
         raise Unavailable(f"cannot identify the switch {switch.name}", why, "give a longer --deadline") from error
     finally:
-        snmp.close_engine(engine)
+        snmp_engine.close_engine(engine)
     seen = found.sighting
     return {
         "description": found.description,

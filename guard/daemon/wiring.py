@@ -14,7 +14,7 @@ from fencing.readback import Readback
 from fencing.stock import horizon_s, one_stream
 from fencing.supervisor import Supervisor
 from guard.adapters import bus as buses
-from guard.adapters import folders, logsink, process, snmp
+from guard.adapters import folders, logsink, process, snmp, snmp_engine
 from guard.adapters.blockstat import BlockStat
 from guard.adapters.clock import BootClock, monotonic_usec
 from guard.adapters.command_cluster import CommandCluster
@@ -31,6 +31,7 @@ from guard.adapters.probe import Probe
 from guard.adapters.signals import Hooks
 from guard.adapters.snmp_profile import Profile, bundled_profile, read_profile
 from guard.adapters.systemd import SystemdNotifier
+from guard.adapters.traps import SnmpTraps
 from guard.core import machine
 from guard.core.disturbance import OwnedPort, Owner
 from guard.core.disturbance import Policy as Sight
@@ -74,7 +75,7 @@ class Surroundings:
     cluster: Cluster
     links: Links | None
     switches: Sequence[tuple[Switch, float]]
-    traps: snmp.SnmpTraps | None
+    traps: SnmpTraps | None
     shooter: Shooter
     reader: PowerReader
     power: PowerHand
@@ -120,7 +121,7 @@ def real(settings: GuardSettings, clock: Clock) -> Surroundings:
             promotable=settings.cluster.promotable,
             deadline_s=settings.cluster.deadline,
         )
-    engine = snmp.build_engine() if settings.switch or settings.network.traps else None
+    engine = snmp_engine.build_engine() if settings.switch or settings.network.traps else None
     switches = [(_switch(s, settings, engine, clock), s.poll) for s in settings.switch]
     traps = settings.network.traps
     senders = frozenset(s.host for s in settings.switch)
@@ -132,7 +133,7 @@ def real(settings: GuardSettings, clock: Clock) -> Surroundings:
         cluster=cluster,
         links=NetlinkLinks(settings.network.interfaces, clock) if settings.network.interfaces else None,
         switches=switches,
-        traps=None if traps is None else snmp.SnmpTraps(traps.address, traps.port, clock, senders=senders),
+        traps=None if traps is None else SnmpTraps(traps.address, traps.port, clock, senders=senders),
         shooter=supervisor,
         reader=Readback(supervisor, clock),
         power=PowerSwitch(supervisor, clock),
@@ -397,10 +398,10 @@ def _profile(name: str, folder: Path | None) -> Profile:
     return bundled_profile(name)
 
 
-def _credentials(switch: SwitchSettings) -> snmp.Credentials:
+def _credentials(switch: SwitchSettings) -> snmp_engine.Credentials:
     if switch.community_file is not None:
-        return snmp.Community(buses.secret_of(switch.community_file))
+        return snmp_engine.Community(buses.secret_of(switch.community_file))
     if switch.user is None or switch.auth_file is None or switch.priv_file is None:
         raise SettingsError(f"cannot watch switch {switch.name}", "its credentials are incomplete", "see [[switch]]")
     auth, priv = buses.secret_of(switch.auth_file), buses.secret_of(switch.priv_file)
-    return snmp.User(switch.user, auth, priv, switch.auth, switch.priv)
+    return snmp_engine.User(switch.user, auth, priv, switch.auth, switch.priv)

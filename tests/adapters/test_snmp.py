@@ -19,9 +19,12 @@ from pyasn1.codec.ber import decoder, encoder
 from pysnmp.proto import rfc1902, rfc1905
 from pysnmp.proto.api import v2c
 
+from guard.adapters import snmp
 from guard.adapters.clock import BootClock
-from guard.adapters.snmp import Community, Credentials, SnmpSwitch, SnmpTraps, User, build_engine, close_engine
+from guard.adapters.snmp import SnmpSwitch
+from guard.adapters.snmp_engine import Community, Credentials, User, build_engine, close_engine
 from guard.adapters.snmp_profile import MlagObject, parse_oid, parse_profile, read_profile
+from guard.adapters.traps import SnmpTraps
 from guard.core.disturbance import Network, OwnedPort, Owner, Policy, step
 from guard.core.evidence import PortState, SignKind, SwitchSighting, Up
 from guard.core.instant import Instant, after
@@ -260,8 +263,9 @@ async def test_wrong_secrets_are_silence(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_nexus() -> None:
+async def test_nexus(monkeypatch: pytest.MonkeyPatch) -> None:
     """A Nexus' recording reads whole; spanning-tree states come with the second poll, through bridge ports."""
+    monkeypatch.setattr(snmp, "MAP_S_MAX", 60.0)  # a busy machine walks longer than a switch may
     async with agent(serving(recording("cisco-nxos-n5548-t1"))) as (port, _):
         with engine() as made:
             switch = watch(port, made, ports=N5548)

@@ -25,7 +25,7 @@ from fencing import agent, client, fence_peer, sockdiag
 from fencing.agent import BadOrderError
 from fencing.client import BrokenAnswerError, GuardSaidError, LostGuardError
 from guard import settings
-from guard.adapters import control, snmp
+from guard.adapters import control, snmp, snmp_engine, traps
 from guard.adapters.journal import MAGIC, _frame, _frame_at, _good_frame_behind, _records
 from guard.adapters.netlink import parse_link
 from guard.adapters.snmp_identity import _dotted, _text
@@ -203,9 +203,9 @@ def _journal(data: bytes) -> None:
 
 
 def _trap(data: bytes) -> None:
-    if snmp._is_snmp(data) not in (True, False):
+    if traps.is_snmp(data) not in (True, False):
         raise AssertionError("neither SNMP nor not")
-    ear = snmp._Ear(None)
+    ear = traps._Ear(None)
     ear.bell = asyncio.Event()
     ear.datagram_received(data, ("127.0.0.1", 1))
 
@@ -219,11 +219,11 @@ def _switch() -> snmp.SnmpSwitch:
         "sw1",
         "127.0.0.1",
         161,
-        snmp.Community("public"),
+        snmp_engine.Community("public"),
         profile,
         {"port": 7},
         {},
-        snmp.build_engine(),
+        snmp_engine.build_engine(),
         Standing(),
         0.5,
     )

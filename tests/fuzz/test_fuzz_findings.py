@@ -10,8 +10,8 @@ import pytest
 from fencing import fence_peer, sockdiag
 from fencing.client import BrokenAnswerError, _parsed
 from guard.adapters import blockstat, cib, command_cluster, control, corosync, drbd_config, drbd_text
-from guard.adapters.snmp import _is_snmp
 from guard.adapters.snmp_profile import parse_profile
+from guard.adapters.traps import is_snmp
 from guard.core.evidence import Up
 from guard.core.instant import Instant
 from guard.errors import SettingsError, Unavailable, Unreadable
@@ -117,7 +117,7 @@ def test_the_agents_take_a_nested_answer_for_none() -> None:
 @pytest.mark.parametrize("name", ["trap/private-tag.bin", "trap/application-tag.bin"])
 def test_a_datagram_of_anybody_is_no_trap(name: str) -> None:
     """Each ended in a TypeError of pyasn1's decoder before, inside asyncio's own loop; found by `make fuzz`."""
-    assert _is_snmp((CAPTURES / name).read_bytes()) is False
+    assert is_snmp((CAPTURES / name).read_bytes()) is False
 
 
 @pytest.mark.parametrize("name", ["short-message.bin", "short-cgroup.bin"])
