@@ -1,6 +1,8 @@
 """The guard's own probe of its peer's ring address: a UDP echo every 0.1 s, a hint and never a proof.
 
-A forged echo can only make a dead peer look alive, which delays; it can fence nobody.
+It asks for the machine. Where no guard has the port (killed, or being restarted) the peer's kernel says so (ICMP port
+unreachable), and that is an answer too: a guard that is gone is no lost peer. One that hangs keeps its port and is
+silent. A forged answer of either kind can only make a dead peer look alive, which delays; it can fence nobody.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from guard.ports import Clock
 
 PERIOD_S = 0.1
 SILENT_S = 0.4  # DESIGN.md section 6, Storm: `peer-lost`
+REFUSED_S = 1.5  # kernels say "port unreachable" at most once a second to one address (icmp(7), icmp_ratelimit 1000 ms)
 _ASK, _ECHO = b"pgq1", b"pge1"
 IP_FREEBIND = 15  # linux/in.h; not in Python's socket module
 _FORM = struct.Struct("!4sQ")
@@ -30,7 +33,8 @@ class Probe:
         self._own, self._peer, self._port, self._clock = own, peer, port, clock
 
     async def changes(self) -> AsyncIterator[bool]:
-        """True while the peer answered within the last 0.4 s; said at the first answer and at every change.
+        """True while the peer answered within the last 0.4 s, or its kernel said within the last 1.5 s that nobody has
+        the port; said at the first echo and at every change.
 
         A peer that never answered since the start is not said to be silent: it may have no guard. Raises
         `Unavailable` if the address cannot be bound.
@@ -50,19 +54,26 @@ class Probe:
             raise Unavailable(f"cannot probe from {self._own} port {self._port}", str(error)) from error
         said: bool | None = None
         heard: Instant | None = None
-        number = 0
+        refused: Instant | None = None
+        number, aimed = 0, False
         try:
             while True:
                 number += 1
                 with contextlib.suppress(OSError):  # unreachable: that is what the silence will say
+                    if not aimed:  # a socket hears of refusals only once it has one peer (udp(7)); there may be no way
+                        sock.connect((self._peer, self._port))
+                        aimed = True
                     transport.sendto(_FORM.pack(_ASK, number), (self._peer, self._port))
                 await self._clock.sleep(PERIOD_S)
                 now = self._clock.now()
                 if ear.echoes:
                     ear.echoes, heard = 0, now
+                if ear.refused:
+                    ear.refused, refused = False, now
                 if heard is None:
                     continue
-                answered = elapsed_s(heard, now) <= SILENT_S
+                gone = refused is not None and elapsed_s(refused, now) <= REFUSED_S
+                answered = gone or elapsed_s(heard, now) <= SILENT_S
                 if answered is not said:
                     said = answered
                     yield answered
@@ -71,10 +82,11 @@ class Probe:
 
 
 class _Ear(asyncio.DatagramProtocol):
-    """Echoes what asks, counts what echoes."""
+    """Echoes what asks, counts what echoes, and knows if the peer's kernel refused."""
 
     def __init__(self) -> None:
         self.echoes = 0
+        self.refused = False
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -90,4 +102,6 @@ class _Ear(asyncio.DatagramProtocol):
             self._transport.sendto(_FORM.pack(_ECHO, number), addr)
 
     def error_received(self, exc: Exception) -> None:
-        """ICMP unreachable: silence says it."""
+        """ICMP. Of an address or network that cannot be reached silence says it."""
+        if isinstance(exc, ConnectionRefusedError):
+            self.refused = True

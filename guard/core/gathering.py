@@ -170,9 +170,8 @@ def _no_death_claimed(pair: Pair, gathering: Gathering) -> bool:
     and this only gathers what nobody will ask for."""
     claim = gathering.claim
     yielded = any(g.answer is not None and g.answer.yielded for g in pair.gatherings.values())
-    return (
-        yielded or (claim.cold and claim.purpose == "alone") or (claim.gather and pair.kept.register.winner is not None)
-    )
+    idle = claim.gather and (pair.kept.register.winner is not None or claim.evidence.peer_member is True)
+    return yielded or (claim.cold and claim.purpose == "alone") or idle
 
 
 def _refusal(

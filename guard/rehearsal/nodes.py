@@ -98,8 +98,9 @@ class Node:
         return self.powered and not self.hung
 
     def echoes(self) -> bool:
-        """Does it answer a probe? A hung kernel's card may; its guard does not."""
-        return self.runs() and self.shell.up and not self.shell.paused if self.guard_echoes else self.powered
+        """Does it answer a probe? A hung kernel's card may; its guard does not. Of a guard that is gone its kernel says
+        so, which is an answer too (guard/adapters/probe.py)."""
+        return self.runs() and not self.shell.paused if self.guard_echoes else self.powered
 
     def local(self) -> Instant:
         """CLOCK_BOOTTIME here."""

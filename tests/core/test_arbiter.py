@@ -572,6 +572,25 @@ def test_words_of_an_earlier_blip_do_not_delay_a_death_that_follows() -> None:
     desk.win(B, "n1")
 
 
+def test_a_guard_that_comes_back_is_no_sign_of_a_network() -> None:
+    """It was killed, its peer gathers beside a membership that stands, and it is heard before it knows of its own."""
+    desk = Desk().whole()
+    desk.wait(6.0, B, member=True)
+    desk.claim(B, "g1", gather=True, peer_member=True)
+    desk.beat(A, member=None)
+    desk.wait(1.5, B, member=True)
+    assert PEER_ALIVE not in desk.inhibits
+    desk.claim(B, "g2", gather=True, peer_member=True)
+    desk.answer(A, "g2", role="primary", peer_member=None)
+    desk.wait(0.5, B, member=True)
+    assert PEER_ALIVE not in desk.inhibits
+    desk.claim(B, "g3", gather=True, peer_member=False)  # given up by now: whoever lives contradicts that
+    desk.beat(A, member=None)
+    desk.answer(A, "g3", role="primary", peer_member=None)
+    desk.wait(1.0, A, B, member=False)
+    assert PEER_ALIVE in desk.inhibits
+
+
 def test_a_disturbance_of_a_dead_guard_ends_only_after_30_s_unheard() -> None:
     """Nobody else can lift it: the survivor must have been quiet and heard throughout, the owner unheard."""
     desk = Desk().whole()

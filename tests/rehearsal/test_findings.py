@@ -13,6 +13,8 @@ from guard.core.pair import Gathering
 from guard.rehearsal.checkers import Violation
 from guard.rehearsal.faults import FAULTS
 from guard.rehearsal.network import PAIR
+from guard.rehearsal.timeline import Timeline
+from guard.rehearsal.witness import SharedCell
 from guard.rehearsal.world import World
 
 SEEDS = range(1, 6)
@@ -143,3 +145,39 @@ def test_w6_the_eras_of_a_new_register_are_others() -> None:
         world.run(15)
         world.nodes["A"].power_off("its power supply died")
         assert world.until(lambda w=world: w.serves("B"), 60)
+
+
+def test_w7_a_guard_that_is_restarted_is_no_lost_peer() -> None:
+    """A guard is killed and started again while, in another pair of the cell, a primary really dies. Only one pair
+    lost its peer: there is no storm, nobody is held, and the survivor serves at once."""
+    for seed in SEEDS:
+        queue, cell = Timeline(), SharedCell()
+        ours, theirs = (World(seed * 10 + n, timeline=queue, cell=cell, name=f"pair-{n}") for n in range(2))
+        for node in (*ours.nodes.values(), *theirs.nodes.values()):
+            node.guard_echoes = True
+        queue.run(30)
+        for down_s in (0.7, 2.0, 6.0):
+            ours.nodes["B"].restart_guard(down_s)
+            queue.run(12)
+        ours.nodes["B"].restart_guard(6.0)
+        queue.run(1)
+        theirs.nodes["A"].power_off("its power supply died")
+        assert theirs.until(lambda w=theirs: w.serves("B"), 8)
+        queue.run(10)
+        assert ours.noted("braked") == ours.noted("property-set") == 0
+
+
+def test_w8_a_guard_that_stood_still_is_no_sign_of_a_network() -> None:
+    """A guard stands still for 4 s (seed 3: at the moment at which its peer asks the arbiter for it), in one
+    membership with its peer all the while: nobody gave it up, and nobody is held when it is heard again."""
+    for seed in SEEDS:
+        world = World(seed)
+        for node in world.nodes.values():
+            node.guard_echoes = True
+        world.run(30)
+        for seconds in (1.0, 2.5, 4.0):
+            world.nodes["B"].shell.pause(True)
+            world.run(seconds)
+            world.nodes["B"].shell.pause(False)
+            world.run(40)
+        assert world.noted("braked") == world.noted("property-set") == 0
