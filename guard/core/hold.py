@@ -91,15 +91,21 @@ def stage(guard: Guard, turn: Turn) -> Stage:
 
 
 def held(turn: Turn) -> bool:
-    """Law 2, with everything read back now."""
+    """Law 2, with everything read back now: as old as the arbiter's last answer, so the other guard may have released
+    since. What a person asked for here is therefore held only once both guards name that very inhibit: until the other
+    one knows it, it may be about to release what stood before."""
     guard, ack = turn.guard, turn.guard.ack
     if ack is None or not arbiter_up(guard, turn.now) or ack.peer_hold is None or ack.peer_heard_s is None:
         return False
     if ack.peer_heard_s > guard.policy.heard_s or not ack.inhibits:
         return False
     stored = {_name(i) for i in ack.inhibits}
+    listed = {i.id: _name(i) for i in ack.inhibits}
+    standing = [i.id for i in guard.memory.inhibits.values() if i.kind in ("person", "change") and not i.ended]
+    asked = {listed.get(inhibit, "") for inhibit in standing}
     return all(
         bool(stored & set(side.inhibits))
+        and asked <= set(side.inhibits)
         and side.maintenance is True
         and side.no_fence_right
         and side.drained

@@ -84,6 +84,7 @@ class Checkers:
     offers: dict[str, int] = field(default_factory=dict)  # S4: nonce -> world time of the delivery
     held: bool = False  # S5
     held_at: int = -1  # world time since when, or of the last time it was
+    released_at: int = -1  # world time of the last release by any guard: what was heard before speaks of that hold
     sitting: frozenset[str] = frozenset()
     barred_by: set[tuple[str, str]] = field(default_factory=set)  # S7: (guard, node) constraints it set
     before: Guard | None = None
@@ -125,6 +126,8 @@ class Checkers:
 
     def stepped(self, node: Node, before: Guard, event: Event, guard: Guard, step: Step) -> None:
         self.before, self.seen = before, guard
+        if guard.memory.holding and not self.held:
+            self._called_held(node, guard)
         attempt, right = before.attempt, guard.right
         if attempt is None and right is None and not step.effects:
             return
@@ -137,7 +140,7 @@ class Checkers:
             self.releasing[node.name] = self.world.now
         for effect in step.effects:
             if isinstance(effect, Note) and effect.event == "released":
-                self.held = False
+                self.held, self.released_at = False, self.world.now
 
     def effect(self, node: Node, effect: Effect) -> None:
         match effect:
@@ -371,19 +374,30 @@ class Checkers:
     # ---- S5
 
     def slow(self) -> None:
-        """A guard calls the pair held: from now on it is."""
-        if self.held:
-            return
+        """Does any guard call the pair held? Each is asked after its own steps too: no pulse decides what is seen."""
         for node in self.world.nodes.values():
-            guard = node.shell.guard
-            if node.runs() and guard is not None and hold.stage(guard, Turn(guard, node.local())) == "held":
-                self.held = True
-                self.held_at = self.world.now
-                self.sitting = frozenset(
-                    n for v in self.world.volumes for n, d in v.of.items() if d.role is Role.PRIMARY
-                )
-                self.world.tell(node.name, "calls the pair held")
-                return
+            if node.shell.guard is not None and node.runs():
+                self._called_held(node, node.shell.guard)
+
+    def _called_held(self, node: Node, guard: Guard) -> None:
+        """A guard calls the pair held: from now on it is.
+
+        Not by an answer of the arbiter from before the last release: the other guard took that very hold back since,
+        and this one has not heard it yet. A hold that a person asked for since is not called held by such an answer.
+        """
+        if self.held or guard.acked is None or not guard.memory.holding:
+            return
+        since_s = elapsed_s(guard.acked, node.local())
+        if self.world.now - since_s * 1e9 <= self.released_at and not self._asked_since(guard):
+            return
+        if hold.stage(guard, Turn(guard, node.local())) == "held":
+            self.held, self.held_at = True, self.world.now
+            self.sitting = frozenset(n for v in self.world.volumes for n, d in v.of.items() if d.role is Role.PRIMARY)
+            self.world.tell(node.name, "calls the pair held")
+
+    def _asked_since(self, guard: Guard) -> bool:
+        """A person waits for this guard's word."""
+        return any(i.kind == "person" and not i.ended for i in guard.memory.inhibits.values())
 
     # ---- at the end
 

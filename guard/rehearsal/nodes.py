@@ -42,7 +42,8 @@ class Cadence:
     10 % more or less. A slow shell is a legal execution of the shipped code. `calm_s` up to `tick_s`: always lively.
 
     1.5 s is well within `heard_s`: nobody seems silent who is only calm. Fast ticks are not slower than 0.3 s: what a
-    guard knows of the other side would get older than in a daemon (seed 21 of both-power-loss, at 0.45 s: S5)."""
+    guard knows of the other side would get older than in a daemon. 1 s of `lively_s` is enough: whatever follows later
+    than that stirs anew (a loss on its way, a claim, a hold), and with 3 s no more holds are seen to begin."""
 
     tick_s: float = 0.3
     calm_s: float = 1.5

@@ -238,6 +238,25 @@ def test_held_needs_both_sides_and_the_arbiter() -> None:
     assert not hold.held(Turn(replace(guard, ack=replace(guard.ack, inhibits=())), now))
 
 
+def test_what_a_person_asked_for_is_held_once_both_guards_name_it() -> None:
+    """S5: whatever holds the pair already, the other guard may be releasing that at this very moment. Work that begins
+    on our word would then have nobody held but this node."""
+    guard, now = settled()
+    found = tuple(guard.memory.inhibits.values())
+    named = tuple(f"{i.id}@{i.since_wall!r}" for i in found)
+    peer = replace(guard.ack.peer_hold, inhibits=named, no_fence_right=True, drained=True, harmless=True)
+    guard = replace(guard, ack=replace(guard.ack, inhibits=found, peer_hold=peer))
+    guard, _ = run(guard, OpenHold("o", "k", "anna", "work", 600.0, 5.0), now)
+    assert hold.stage(guard, Turn(guard, now)) == "in-force"
+    stored = (*found, guard.memory.inhibits["person:k"])
+    heard = replace(guard, ack=replace(guard.ack, inhibits=stored))
+    assert hold.stage(heard, Turn(heard, now)) == "in-force"
+    both = replace(heard, ack=replace(heard.ack, peer_hold=replace(peer, inhibits=(*named, "person:k@5.0"))))
+    assert hold.stage(both, Turn(both, now)) == "held"
+    over = replace(guard, memory=replace(guard.memory, inhibits={i.id: i for i in found}))
+    assert hold.held(Turn(over, now))
+
+
 def test_a_reading_that_is_the_same_changes_nothing_durable() -> None:
     """Repeated sightings write nothing to the disk."""
     world = whole_pair()

@@ -144,6 +144,16 @@ def test_s5_fire_or_landing_or_promotion_while_held(world) -> None:
     world.checkers.intent_era = {"i1": 1}
     breaks("S5", lambda: world.shot_lands("B", "A", "i1"))
     breaks("S5", lambda: world.checkers.granted("B"))
+
+
+def test_s5_a_view_from_before_the_release_begins_no_hold(world) -> None:
+    """S5: what a guard heard before the other one released speaks of that hold; what it hears since of a new one."""
+    FAULTS["topology-change"].inject(world, world.rng)
+    assert world.until(lambda: world.checkers.held, 10)
+    world.checkers.held, world.checkers.released_at = False, world.now
+    world.checkers.slow()
+    assert not world.checkers.held
+    assert world.until(lambda: world.checkers.held, 2)
     won(world, "A", "alone")
     world.checkers.alone.clear()
     world.checkers.granted("A")
