@@ -43,6 +43,7 @@ CATALOGUE: Mapping[str, str] = {
     "prefer-peer": "the evidence prefers the peer; fields: reason",
     "arbiter-silent": "a request waits for an arbiter that does not answer: nobody is fenced, nobody runs alone",
     "peer-alive": "a request waits because something contradicts a death: a person decides, or the network heals",
+    "drbd-unread": "DRBD's handler waits, and DRBD cannot be read since it asked: nobody runs alone on an older look",
     "winner-gone": "the peer won the era and is silent: a person decides; fields: era, used",
     "yielded": "this node yielded",
     "yield-void": "the yield is void; fields: state",

@@ -205,6 +205,8 @@ PAGES = {
     "barred. Bring the peer back, or decide as a person",
     "arbiter-silent": "arbiter-silent: a request of the cluster waits for the arbiter: nobody is fenced, nobody runs "
     "alone. On its machine: systemctl status pairguard-witness",
+    "drbd-unread": "drbd-unread: DRBD's handler waits, and DRBD's state cannot be read since it asked: nobody runs "
+    "alone. Run: drbdsetup status --verbose",
     "journal-failed": "journal-failed: the journal cannot be written: this node claims and fires nothing. Run: df -h",
     "no-register": "no-register: this pair has no register. Once, while it is whole: pairguard init",
     "store-doubted": "store-doubted: the arbiter answers from another memory than this node knows; it is not "

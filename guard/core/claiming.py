@@ -12,7 +12,7 @@ from dataclasses import replace
 from guard.core import claim as judging
 from guard.core.attesting import MASK, evidence
 from guard.core.disturbance import Attribution, target_ports_down
-from guard.core.evidence import Disk, Power
+from guard.core.evidence import Disk, Link, Power
 from guard.core.instant import after
 from guard.core.messages import (
     Claim,
@@ -25,8 +25,10 @@ from guard.core.messages import (
 )
 from guard.core.step import AnswerPerson, ColdWin
 from guard.core.turn import (
+    AgentJob,
     Attempt,
     Guard,
+    HandlerJob,
     Right,
     Turn,
     arbiter_up,
@@ -42,6 +44,12 @@ ASKED_S_MAX = 3.0  # T_corr + the wait for the target + a round trip, generously
 ASK_YIELD_S = 5.0  # a living target that does not yield to a fence is not asked more often
 COLD_SECOND_S = 10.0  # the preferred node of two that live claims first: a node with a claim of its own cannot yield
 GATHER_S = 2.0  # how often a silent peer lets the arbiter gather
+UNREAD = "DRBD cannot be read since its handler asked: no right is taken on an older look"
+PERSONS = {  # reasons for which a request waits and that only a person may be able to mend, with their price
+    "arbiter-silent": "nobody is fenced and nobody runs alone",
+    "peer-alive": "nobody is fenced",
+    "drbd-unread": "nobody runs alone",
+}
 PORTS: dict[Attribution, Ports] = {
     Attribution.NODE: "down-alone",
     Attribution.NETWORK: "up-with-change",
@@ -184,11 +192,22 @@ def heard_offer(turn: Turn, offer: Offer) -> None:
         drop(turn, "store-doubted", "the offer comes from another memory than this node knows")
         return
     turn.put(attempt=replace(attempt, offer=offer, offered=turn.now))
-    consider(turn, ready=attempt.purpose == "alone")
+    waiting = next((job for job in turn.guard.handlers if job.id == attempt.job), None)
+    consider(turn, ready=attempt.purpose == "alone" and (waiting is None or seen_since(turn.guard, waiting)))
+
+
+def seen_since(guard: Guard, job: HandlerJob) -> bool:
+    """DRBD's connection was read after its handler asked. The handler is a process that DRBD started before: what was
+    seen until then may be of before the cut, or the link may be back."""
+    volumes = guard.volumes
+    if volumes is None or volumes.at <= job.since:
+        return False
+    return any(r.resource == job.resource and r.link is not Link.UNKNOWN for r in volumes.replicas)
 
 
 def consider(turn: Turn, *, ready: bool) -> None:
-    """Judge the open offer; commit once `ready` (a fence also needs its preflight). Step 3 of the claim."""
+    """Judge the open offer; commit once `ready` (a fence also needs its preflight, DRBD's handler a look at DRBD since
+    it asked). Step 3 of the claim."""
     guard, attempt = turn.guard, turn.guard.attempt
     if attempt is None or attempt.offer is None or attempt.committed is not None:
         return
@@ -398,6 +417,28 @@ def _answer_dry(turn: Turn, attempt: Attempt, reason: str, text: str) -> None:
     turn.put(dry=tuple(job for job in turn.guard.dry if job.id != attempt.job))
     data = turn.guard.last_dry if attempt.offer is not None else {}
     turn.do(AnswerPerson(attempt.job or "", reason, text, data))
+
+
+def tell_person(turn: Turn) -> None:
+    """Page for as long as a request waits for what only a person may be able to mend."""
+    guard = turn.guard
+    if not guard.agents and not guard.handlers and guard.paged.isdisjoint(PERSONS):
+        return
+    asked: list[tuple[Purpose, AgentJob | HandlerJob]] = [("fence", j) for j in guard.agents if j.stage == "wait"]
+    asked += [("alone", j) for j in guard.handlers]
+    found: dict[str, str] = {}
+    for purpose, job in asked:
+        if turn.since(job.since) < guard.policy.cluster_gone_s:
+            continue
+        unread = isinstance(job, HandlerJob) and guard.volumes is not None and not seen_since(guard, job)
+        why = ("drbd-unread", UNREAD) if unread else obstacle(turn, purpose)
+        if why is not None and why[0] in PERSONS:
+            found[why[0]] = why[1]
+    for reason, price in PERSONS.items():
+        if reason in found:
+            turn.page_once(reason, f"a request of the cluster waits, {price}: {found[reason]}")
+        else:
+            turn.unpage(reason)
 
 
 # ------------------------------------------------------------------ of our own accord

@@ -166,6 +166,10 @@ def _take(turn: Turn, event: Event) -> None:
         case Heard(sender, _):
             _hear(turn, sender, event)
         case SawVolumes(volumes):
+            if guard.volumes is not None and volumes.at < guard.volumes.at:
+                if not volumes.gap:
+                    return  # overtaken by a later look
+                volumes = replace(guard.volumes, gap=True)
             first, before = guard.volumes is None, guard.memory.generations
             attesting.saw_volumes(turn, volumes)
             if first:
@@ -211,6 +215,7 @@ def _take(turn: Turn, event: Event) -> None:
             )
         case HandlerAsks(job_id, resource):
             turn.put(handlers=(*guard.handlers, HandlerJob(job_id, resource, turn.now, guard.halves.connects)))
+            turn.soon("look")
             turn.note("handler-asks", f"DRBD asks to fence the peer of {resource}", resource=resource)
         case ClientGone():
             shot.client_gone(turn, event)

@@ -6,7 +6,8 @@
    spoken in one TCP connection. Else now + H(device), unbounded: never. A clean end alone shows only that its sender
    is gone: a datagram is repeated until one copy is answered, and the first may lie in the frozen network; a command
    whose effect the agent did not see may yet be carried out. A peer that is to be rebooted is switched on after that.
-4. The agent blocks while the answer may still change; the handler never returns 3 or 5.
+4. The agent blocks while the answer may still change; the handler never returns 3 or 5. For a handler nothing is
+   committed and no win is used before DRBD was read anew: the link may be back by the time that it asks.
 5. A shot that is undrained, even one whose process cannot be killed, does not keep the next request from being served:
    both can only hit the loser of the same open era (S1 counts nodes, not shots; S4), and until the last has drained
    that era is not closed, not handed back, and nothing is yielded. Waiting would only leave a dead node unfenced.
@@ -17,10 +18,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from guard.core import hold
-from guard.core.claiming import begin, consider, drop, obstacle
+from guard.core.claiming import UNREAD, begin, consider, drop, obstacle, seen_since, tell_person
 from guard.core.evidence import Disk, Link, Power, Role
 from guard.core.instant import Instant, after
-from guard.core.messages import Purpose
 from guard.core.step import (
     AnswerAgent,
     AnswerHandler,
@@ -33,6 +33,7 @@ from guard.core.step import (
     PowerRead,
     Progress,
     ReadPower,
+    ReadVolumes,
     Reconsider,
     ShotEnded,
     Unblock,
@@ -41,11 +42,9 @@ from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, undrain
 
 PREFLIGHT_S_MAX = 6.0  # an older reading is no preflight
 READING_S_MAX = 30.0  # a reading that never came back is asked for again
+LOOK_S = 0.5  # DRBD is asked this often while a request waits for what it says
+UNREAD_S = 2.0  # its tools answer in 0.1 s: after this a handler is told what it waits for
 RETRIED_S = 5.0  # Pacemaker runs a failed agent a second time (pcmk_off_retries 2), 1.7 s later by measurement
-PERSONS = {  # reasons for which a request waits and that only a person may be able to mend, with their price
-    "arbiter-silent": "nobody is fenced and nobody runs alone",
-    "peer-alive": "nobody is fenced",
-}
 
 
 def advance(turn: Turn) -> None:
@@ -53,12 +52,27 @@ def advance(turn: Turn) -> None:
     guard = turn.guard
     if not (guard.agents or guard.handlers or guard.right is not None or guard.paged):
         return
+    _look(turn)
     for agent in turn.guard.agents:
         _agent(turn, agent)
     for handler in turn.guard.handlers:
         _handler(turn, handler)
     _own_win(turn)
-    _tell_person(turn)
+    tell_person(turn)
+
+
+def _look(turn: Turn) -> None:
+    """Have DRBD read anew while a handler waits for a look since it asked, or a request for one that can be read: if
+    nothing more changes, nothing more is said, and what could not be read in the moment of a death would stay so."""
+    guard = turn.guard
+    if guard.volumes is None or not (guard.agents or guard.handlers):
+        return  # the first look is on its way
+    unread = any(
+        Link.UNKNOWN is r.link or (r.link is not Link.DOWN and (Disk.UNKNOWN is r.disk or r.generations is None))
+        for r in guard.volumes.replicas
+    )
+    if (unread or not all(seen_since(guard, job) for job in guard.handlers)) and turn.every("look", LOOK_S):
+        turn.do(ReadVolumes())
 
 
 # ------------------------------------------------------------------ the fence agent
@@ -283,8 +297,8 @@ def _handler(turn: Turn, job: HandlerJob) -> None:
     if replica is None:
         _end_handler(turn, job, 1, "unknown-resource")
         return
-    seen_since = guard.volumes.at > job.since
-    if replica.link in (Link.CONNECTED, Link.RESYNC) and seen_since and turn.since(job.since) > 1.0:
+    stands, seen = replica.link in (Link.CONNECTED, Link.RESYNC), seen_since(guard, job)
+    if stands and seen and turn.since(job.since) > 1.0:
         _end_handler(turn, job, 1, "reconnected")
         return
     promoting = replica.role is Role.SECONDARY  # a role that cannot be read may be a frozen primary's
@@ -296,12 +310,24 @@ def _handler(turn: Turn, job: HandlerJob) -> None:
     if promoting and turn.since(job.since) >= guard.policy.handler_promote_s:
         _end_handler(turn, job, 1, "no-right-in-time")
         return
-    right = guard.right
+    right, attempt = guard.right, guard.attempt
     if right is not None and right.job == job.id and right.purpose == "alone":
-        _granted(turn, job)
+        if seen:
+            _granted(turn, job, stands=stands)
         return
-    if guard.attempt is not None or (job.retry is not None and turn.now < job.retry):
+    if attempt is not None and attempt.job == job.id:
+        if stands and seen:
+            drop(turn, "reconnected", f"{job.resource} is connected again")
+        else:
+            consider(turn, ready=seen)
         return
+    if attempt is not None or (job.retry is not None and turn.now < job.retry):
+        return
+    if not seen and turn.since(job.since) >= UNREAD_S:
+        _say(turn, job, UNREAD)
+        return
+    if stands:
+        return  # DRBD will say what became of the connection
     if hold.flapping_replication(guard, turn.now) and turn.since(job.since) < guard.policy.replication_settle_s:
         _say(turn, job, "replication is flapping: waiting for the reconnect first")
         return
@@ -316,10 +342,10 @@ def _handler(turn: Turn, job: HandlerJob) -> None:
     begin(turn, "alone", job.id)
 
 
-def _granted(turn: Turn, job: HandlerJob) -> None:
-    """A right to run alone, for this very disconnection only."""
+def _granted(turn: Turn, job: HandlerJob, *, stands: bool) -> None:
+    """A right to run alone, for this very disconnection only, and not if it is over (`stands`)."""
     guard, right = turn.guard, turn.guard.right
-    if right is None or right.connects != guard.halves.connects:
+    if right is None or stands or right.connects != guard.halves.connects:
         turn.put(right=None)
         return
     _use(turn, "alone")
@@ -374,25 +400,6 @@ def _use(turn: Turn, purpose: str) -> None:
     used = turn.guard.memory.used
     if purpose not in used:
         turn.remember(used=(*used, purpose))
-
-
-def _tell_person(turn: Turn) -> None:
-    """Page for as long as a request waits for what only a person may be able to mend."""
-    guard = turn.guard
-    if not guard.agents and not guard.handlers and guard.paged.isdisjoint(PERSONS):
-        return
-    asked: list[tuple[Purpose, AgentJob | HandlerJob]] = [("fence", j) for j in guard.agents if j.stage == "wait"]
-    asked += [("alone", j) for j in guard.handlers]
-    found: dict[str, str] = {}
-    for purpose, job in asked:
-        why = obstacle(turn, purpose) if turn.since(job.since) >= guard.policy.cluster_gone_s else None
-        if why is not None and why[0] in PERSONS:
-            found[why[0]] = why[1]
-    for reason, price in PERSONS.items():
-        if reason in found:
-            turn.page_once(reason, f"a request of the cluster waits, {price}: {found[reason]}")
-        else:
-            turn.unpage(reason)
 
 
 # ------------------------------------------------------------------ start, and requests that go away

@@ -328,6 +328,11 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadVolumes:
+    """Read DRBD anew; answer with `SawVolumes`. By itself it speaks only when something changes."""
+
+
+@dataclass(frozen=True, slots=True)
 class ReadPower:
     """Fresh device session; answer with `PowerRead(token)`. `delay_s` from now."""
 
@@ -448,6 +453,7 @@ class Note:
 
 Effect = (
     Send
+    | ReadVolumes
     | ReadPower
     | Persisted
     | Fire

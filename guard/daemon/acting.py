@@ -33,8 +33,10 @@ from guard.core.step import (
     Progress,
     PurgeShot,
     ReadPower,
+    ReadVolumes,
     Resumed,
     ResumeWrites,
+    SawVolumes,
     Send,
     SetHold,
     ShotEnded,
@@ -156,6 +158,8 @@ class Acting:
                 self._waiting.tell(request, text)
             case ReadPower(token, target, delay_s):
                 self._start(f"power:{token}", self._read_power(token, target, delay_s), PowerRead(token, Power.UNKNOWN))
+            case ReadVolumes():
+                self._start("look", self._look())
             case Fire(intent, action, target, start_by):
                 self._start(f"fire:{intent}", self._shot(intent, self._fire(intent, action, target, start_by)))
             case PowerOn(target):
@@ -229,6 +233,9 @@ class Acting:
         if device is not None:
             power = await self._world.reader.status(device, target, POWER_S_MAX)
         self._put(PowerRead(token, power))
+
+    async def _look(self) -> None:
+        self._put(SawVolumes(await self._world.replication.read()))
 
     async def _shot(self, intent: str, work: Coroutine[Any, Any, None]) -> None:
         if await self._met_a_bug("fire", work):

@@ -30,6 +30,7 @@ from guard.core.step import (
     Persisted,
     Progress,
     ReadPower,
+    ReadVolumes,
     Reconsider,
     SawCluster,
     SawMembers,
@@ -225,7 +226,7 @@ def _nothing(answer: AnswerAgent | AnswerHandler) -> AnswerAgent | AnswerHandler
 def _holds_back(effect: Effect) -> bool:
     """Effects that need no durable memory because they only look, hold back or tell."""
     match effect:
-        case Note() | Progress() | SetHold() | ReadPower() | AskForecast():
+        case Note() | Progress() | SetHold() | ReadPower() | ReadVolumes() | AskForecast():
             return True
         case AnswerAgent(confirmed=False) | AnswerHandler(code=1):
             return True

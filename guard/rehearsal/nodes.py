@@ -199,9 +199,9 @@ class Node:
 
     def saw_disk(self) -> None:
         self.world.stir()
-        self.later(self.world.rng.uniform(0.001, 0.1), self._see_disk)
+        self.later(self.world.rng.uniform(0.001, 0.1), self.see_disk)
 
-    def _see_disk(self) -> None:
+    def see_disk(self) -> None:
         replicas = tuple(volume.replica(self.name) for volume in self.world.volumes)
         self.shell.take(SawVolumes(Volumes(self.local(), replicas)))
 
@@ -230,7 +230,7 @@ class Node:
 
     def look_at_everything(self) -> None:
         self._switches_told = {}
-        self._see_disk()
+        self.see_disk()
         self._see_cluster()
         self.bus_seen = None
         self._look_quick()
@@ -284,7 +284,7 @@ class Node:
         if whole:
             self._next_whole = now + round(WHOLE_S * NS_PER_S)
             self._see_cluster()
-            self._see_disk()
+            self.see_disk()
         if now >= self._next_writes:
             self._next_writes = now + round(WRITES_S * NS_PER_S)
             self._see_writes()
@@ -302,7 +302,7 @@ class Node:
         if count % CLUSTER_EVERY == 2:
             self._see_cluster()
         if count % DISK_EVERY == 3:
-            self._see_disk()
+            self.see_disk()
         if count % 2 == 0:
             self._see_writes()
         self.shell.take(Tick())

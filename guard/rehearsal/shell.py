@@ -32,6 +32,7 @@ from guard.core.step import (
     Progress,
     PurgeShot,
     ReadPower,
+    ReadVolumes,
     Reconsider,
     Resumed,
     ResumeWrites,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 HOLD_S = (
     10.0  # a hold takes several looks and words of both guards until it reads *held*; a calm pulse would count them
 )
+LOOK_S = 0.05  # DRBD's tools, asked anew
 
 
 class Shell:
@@ -250,6 +252,8 @@ class Shell:
                     world.network.message(node.name, to, message.kind, lambda: node.peer.shell.take(heard))
             case ReadPower(token, target, delay_s):
                 world.devices[target].read(node, token, delay_s)
+            case ReadVolumes():
+                node.later(LOOK_S, node.see_disk)
             case Persisted(intent):
                 node.later(0.005, lambda: self.take(Reconsider(intent)))
             case Fire(intent, _, target, _):
@@ -305,7 +309,7 @@ def void(_: object) -> None:
 def _harmless(effect: Effect) -> bool:
     """Needs no durable memory: it only looks, holds back or tells."""
     match effect:
-        case Note() | Progress() | SetHold() | ReadPower() | AskForecast():
+        case Note() | Progress() | SetHold() | ReadPower() | ReadVolumes() | AskForecast():
             return True
         case AnswerAgent(confirmed=False) | AnswerHandler(code=1):
             return True

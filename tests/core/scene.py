@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from guard.core import machine
+from guard.core.claiming import seen_since
 from guard.core.instant import Instant
 from guard.core.messages import Evidence
 from guard.core.step import Effect, Event
@@ -35,10 +36,15 @@ def attested_pair(seed: int = 1) -> World:
 
 
 def frozen_primary(seed: int = 1) -> World:
-    """A is cut from its peer and from the arbiter; its handler waits for a right."""
+    """A is cut from its peer and from the arbiter; its handler waits for a right, and DRBD was read since it asked."""
     world = whole_pair(seed)
     world.network.cut(PAIR, BUS_A)
-    assert world.until(lambda: bool(guard_of(world, "A").handlers), 15, step_s=0.01)  # it may be shot soon after
+
+    def seen() -> bool:
+        guard = guard_of(world, "A")
+        return bool(guard.handlers) and seen_since(guard, guard.handlers[0])
+
+    assert world.until(seen, 15, step_s=0.01)  # it may be shot soon after
     return world
 
 

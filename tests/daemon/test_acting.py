@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from guard.adapters.clock import BootClock
-from guard.core.evidence import PendingShot, Power
+from guard.core.evidence import PendingShot, Power, Volumes
 from guard.core.instant import Instant, after
 from guard.core.messages import Bye
 from guard.core.step import (
@@ -29,8 +29,10 @@ from guard.core.step import (
     PowerRead,
     PurgeShot,
     ReadPower,
+    ReadVolumes,
     Resumed,
     ResumeWrites,
+    SawVolumes,
     Send,
     SetHold,
     ShotEnded,
@@ -236,9 +238,28 @@ async def test_an_earlier_guards_shot_that_does_not_die_is_ended_as_soon_as_it_d
     assert bench.events == [ShotEnded("old", None, clean=False)]
 
 
+@pytest.mark.asyncio
+async def test_drbd_is_read_anew_when_the_core_wants_to_know() -> None:
+    """What was read comes back as any look does, once for orders that overlap."""
+
+    class Disks(Bench):
+        async def read(self) -> Volumes:
+            await asyncio.sleep(0.01)
+            return Volumes(Instant(7), ())
+
+    bench = Disks()
+    async with bench.hands() as acting:
+        acting.carry_out(ReadVolumes())
+        acting.carry_out(ReadVolumes())
+        await until(lambda: bool(bench.events), "it was read")
+        await asyncio.sleep(0.05)
+    assert bench.events == [SawVolumes(Volumes(Instant(7), ()))]
+
+
 FAR = Instant(2**62)
 FAILED: list[tuple[Effect, Event | None]] = [
     (Send("arbiter", Bye("x"), 1.0), None),
+    (ReadVolumes(), None),
     (ReadPower("t", "b", 0.0), PowerRead("t", Power.UNKNOWN)),
     (Fire("i", "off", "b", FAR), ShotEnded("i", None, clean=False)),
     (PowerOn("b"), None),

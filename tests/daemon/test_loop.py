@@ -38,6 +38,7 @@ from guard.core.step import (
     Progress,
     PurgeShot,
     ReadPower,
+    ReadVolumes,
     Reconsider,
     ResumeWrites,
     Send,
@@ -131,7 +132,7 @@ def granted() -> Stage:
     clock = HandClock()
     replica = Replica("r0", Role.PRIMARY, Role.UNKNOWN, Disk.UP_TO_DATE, Disk.UNKNOWN, Link.CONNECTING)
     right = Right("alone", 1, 2, clock.now(), connects=0, job="h1")
-    job = HandlerJob("h1", "r0", clock.now(), connects=0)
+    job = HandlerJob("h1", "r0", after(clock.now(), -0.1), connects=0)
     stage = Stage(clock, volumes=Volumes(clock.now(), (replica,)), handlers=(job,), right=right)
     stage.loop.guard = replace(stage.guard, memory=replace(stage.guard.memory, era=1, version=2))
     return stage
@@ -225,6 +226,7 @@ SENT = {
 SAMPLES: dict[type[Any], list[Any]] = {
     Send: [Send("arbiter", message, 1.0) for message in SENT.values()],
     ReadPower: [ReadPower("t", B, 0.0)],
+    ReadVolumes: [ReadVolumes()],
     Persisted: [Persisted("i")],
     Fire: [Fire("i", "off", B, Instant(10**18))],
     PowerOn: [PowerOn(B)],
@@ -250,6 +252,7 @@ def test_only_looks_brakes_and_words_that_bind_nobody_need_no_disk() -> None:
     assert set(SAMPLES) == set(get_args(Effect))
     allowed = [
         *(SAMPLES[Note] + SAMPLES[SetHold] + SAMPLES[ReadPower] + SAMPLES[AskForecast] + SAMPLES[Progress]),
+        ReadVolumes(),
         AnswerAgent("j", False, "r", "t"),
         AnswerHandler("h", 1, "r"),
         Send("arbiter", SENT["beat"], 1.0),

@@ -43,6 +43,7 @@ from guard.core.step import (
     Persisted,
     PowerRead,
     ReadPower,
+    ReadVolumes,
     Reconsider,
     Resumed,
     ResumeWrites,
@@ -295,6 +296,10 @@ def _hand(state: State, i: int, effect: Effect, heard: bool) -> State:
             return state
         case ReadPower(token):
             return _guard(state, i, PowerRead(token, Power.ON))
+        case ReadVolumes():
+            seen = state.guards[i].volumes
+            assert seen is not None
+            return _guard(state, i, SawVolumes(replace(seen, at=after(state.now[i], 1e-9))))
         case Persisted(intent):
             return _guard(state, i, Reconsider(intent))
         case SuspendWrites(nonce):

@@ -181,3 +181,23 @@ def test_w8_a_guard_that_stood_still_is_no_sign_of_a_network() -> None:
             world.nodes["B"].shell.pause(False)
             world.run(40)
         assert world.noted("braked") == world.noted("property-set") == 0
+
+
+def test_w9_a_handler_that_asks_when_the_link_is_back_wins_nothing() -> None:
+    """Replication breaks for a moment; DRBD's handler is a slow process and asks once it is connected again. The pair
+    is whole: nobody may win an era by that, since a win bars the peer."""
+    for seed in SEEDS:
+        world = World(seed)
+        world.begin()
+        world.run(20)
+        for name in world.nodes:
+            world.disks.handler_start_s[name] = 6.0
+        world.disks.broken = 1
+        assert world.until(lambda w=world: w.noted("replication-lost") > 0, 10)
+        world.disks.broken = 0
+        assert world.until(lambda w=world: w.noted("handler-asks") > 0, 20)
+        world.run(10)
+        assert world.noted("won") == 0
+        assert world.arbiter.kept.register.version == 1
+        assert not any(node.shell.clients for node in world.nodes.values())
+        assert world.whole()
