@@ -16,7 +16,7 @@ from guard.errors import PairguardError
 
 # name -> module, and what the list of commands says of it. Nothing is imported to print that list.
 COMMANDS = {
-    "init": ("guard.cli.orders", "make keys and the register, once per pair, while it is whole"),
+    "init": ("guard.cli.register", "make keys and the register, once per pair, while it is whole"),
     "check": ("guard.cli.check", "look for every trap: settings, cluster, DRBD, timers"),
     "status": ("guard.cli.status", "what is held, armed, whole, barred, attested, and why"),
     "explain": ("guard.cli.status", "the last verdict and what went into it"),

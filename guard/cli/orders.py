@@ -1,4 +1,4 @@
-"""Orders to this node's guard: `verdict` (a dry run), `hold`, `release` and `init`. The guard decides, this only asks.
+"""Orders to this node's guard: `verdict` (a dry run), `hold` and `release`. The guard decides, this only asks.
 
 What is reported as done was read back: `hold` ends with 0 only when the status shows *held*, `release` only when it
 shows no hold.
@@ -6,7 +6,9 @@ shows no hold.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,7 +26,7 @@ from guard.cli.options import (
     answer,
     command,
 )
-from guard.errors import PairguardError, Refused, SettingsError, Unavailable
+from guard.errors import PairguardError, Refused, Unavailable
 
 if TYPE_CHECKING:
     from guard.cli.wiring import Loaded
@@ -39,14 +41,18 @@ LATER = frozenset(  # reasons that end by themselves or by an order
 )
 
 
-def _guard(loaded: Loaded, what: str, pairs: Sequence[str] = ()) -> GuardSettings:
-    """The settings of this node's guard, if this is a node and the pairs named are its own."""
+def own_guard(loaded: Loaded, what: str, again: str, pairs: Sequence[str] = ()) -> GuardSettings:
+    """The settings of this node's guard, if this is a node and the pairs named are its own.
+
+    `again`: the command to give on the right node, which stands in the refusal.
+    """
     if loaded.guard is None:
-        raise WrongScope(f"cannot {what} here", "this machine has no guard", "run it on a node of the pair")
+        raise WrongScope(f"cannot {what} here", "this machine has no guard", f"on a node of the pair: {again}")
     strangers = [name for name in pairs if name != loaded.guard.pair.name]
     if strangers:
-        own = loaded.guard.pair.name
-        raise WrongScope(f"cannot {what} {', '.join(strangers)}", f"this node belongs to {own}", "run it there")
+        own, named = loaded.guard.pair, ", ".join(strangers)
+        why = f"this node ({own.node}) belongs to the pair {own.name} and orders for no other"
+        raise WrongScope(f"cannot {what} {named}", why, f"on a node of {strangers[0]}: {again} {strangers[0]}")
     return loaded.guard
 
 
@@ -91,13 +97,26 @@ def verdict(target: str, purpose: str, as_json: bool, config: str | None) -> Non
     """A dry run: would a claim against NODE be granted now, and why or why not?
 
     Asks the arbiter and the peer, writes nothing. Exit codes: 0 yes, 80 wait,
-    81 no, 85 nobody answers.
+    81 no, 84 NODE is not the peer of this node, 85 nobody answers.
     """
     from guard.cli import wiring
 
-    guard = _guard(wiring.load(config), "judge")
+    guard = own_guard(wiring.load(config), "judge", f"pairguard verdict --target {target}")
+    _only_the_peer(guard, target)
     data, code = wiring.do(_judged(guard, target, purpose))
     answer(data, _verdict_text(data), code, as_json=as_json)
+
+
+def _only_the_peer(guard: GuardSettings, target: str) -> None:
+    """`WrongScope` for any other target: a guard fences its peer and nobody else."""
+    pair = guard.pair
+    if target == pair.peer:
+        return
+    if target == pair.node:
+        why = f"it is this very node: only its peer {pair.peer} can claim against it"
+        raise WrongScope(f"cannot judge {target}", why, f"on {pair.peer}: pairguard verdict --target {target}")
+    why = f"it is no node of the pair {pair.name}: from {pair.node} only {pair.peer} can be the target"
+    raise WrongScope(f"cannot judge {target}", why, f"pairguard verdict --target {pair.peer}")
 
 
 async def _judged(guard: GuardSettings, target: str, purpose: str) -> tuple[dict[str, Any], int]:
@@ -128,6 +147,7 @@ async def _judged(guard: GuardSettings, target: str, purpose: str) -> tuple[dict
         "text": text,
         "evidence": {"purpose": purpose, "register": register, **_without(judged, "verdict", "row", "reason", "text")},
     }
+    data["next"] = at_the_arbiter(guard) if reason in NOBODY else NEXT[data["may"]]
     if may == "wait":
         data["retry_after_s"] = RETRY_AFTER_S
     return data, {"yes": GO, "wait": WAIT, "no": DENY, None: UNVERIFIED}[may]
@@ -162,7 +182,7 @@ def _verdict_text(data: Mapping[str, Any]) -> str:
         f"{data['pair']}: may {data['candidate']} {_deed(purpose, data['target'])}? {data['may'].upper()}",
         f"  verdict: {row}",
         f"  why:     {data['reason']}: {data['text']}",
-        f"  next:    {NOBODY_NEXT if data['reason'] in NOBODY else NEXT[data['may']]}",
+        f"  next:    {data['next']}",
     ]
     return "\n".join(wrapped(line, hang=11) for line in lines)
 
@@ -171,7 +191,12 @@ def _deed(purpose: str, target: str) -> str:
     return f"fence {target}" if purpose == "fence" else f"go on without {target}"
 
 
-NOBODY_NEXT = "systemctl status pairguard-witness, on its machine"
+def at_the_arbiter(guard: GuardSettings) -> str:
+    """What to look at where the arbiter is silent. The broker runs beside it (configs/mosquitto)."""
+    where = "" if guard.bus.host in ("127.0.0.1", "::1") else f" ({guard.bus.host})"
+    return f"on the arbiter's machine{where}: systemctl status pairguard-witness"
+
+
 NEXT = {
     "yes": "nothing: this was a dry run, the cluster asks by itself when it needs to",
     "wait": "pairguard status",
@@ -205,7 +230,9 @@ def hold(
     """
     from guard.cli import wiring
 
-    guard = _guard(wiring.load(config), "hold", pairs)
+    guard = own_guard(
+        wiring.load(config), "hold", f"pairguard hold --for {lease:g}s --reason {shlex.quote(reason)}", pairs
+    )
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")
     if lease <= 0:
@@ -227,7 +254,7 @@ async def _held(
             str(said.get("text")),
             "take another --key; or end that hold: pairguard release",
         )
-    in_force = said.get("data") or {}  # of a hold that stands already: its own
+    in_force = said.get("data") or {}  # of a hold that stood already: its own lease and reason
     done, row = await _until(guard, held_on_both, wait_s)
     missing = [] if done else lacking(row)
     state = None if isinstance(row, PairguardError) else (row.get("hold") or {}).get("state")
@@ -244,6 +271,7 @@ async def _held(
                 "key": said.get("key"),
                 "lease_s": in_force.get("lease_s", lease_s),
                 "reason": in_force.get("reason", reason),
+                "stood_already": bool(in_force),
             }
         ],
     }
@@ -286,6 +314,10 @@ def _hold_text(data: Mapping[str, Any]) -> str:
     rows = [(p["pair"], p["outcome"], p["state"], span(p["lease_s"]), p["key"]) for p in data["pairs"]]
     lines = [table(("PAIR", "OUTCOME", "STATE", "LEASE", "KEY"), rows)]
     for pair in data["pairs"]:
+        if pair["stood_already"]:
+            text = f"this hold stood already: asking again does not extend its lease, {span(pair['lease_s'])} are left"
+            lines.append(wrapped(text, indent="  ", hang=2))
+            lines.append(wrapped("for more time hold anew beside it, with a --key of its own", indent="  ", hang=2))
         lines += [wrapped(f"missing: {each}", indent="  ", hang=2) for each in pair["missing"]]
         if pair["missing"]:
             lines.append(
@@ -308,7 +340,7 @@ def release(pairs: tuple[str, ...], wait_s: float, key: str | None, as_json: boo
     """
     from guard.cli import wiring
 
-    guard = _guard(wiring.load(config), "release", pairs)
+    guard = own_guard(wiring.load(config), "release", "pairguard release", pairs)
     data, code = wiring.do(_released(guard, key, wait_s))
     answer(data, _release_text(data), code, as_json=as_json)
 
@@ -319,24 +351,42 @@ async def _released(guard: GuardSettings, key: str | None, wait_s: float) -> tup
     before = await _row(guard)
     if isinstance(before, PairguardError):
         raise before
+    release = partial(_release_data, guard, key)
     if armed(before):
-        return _release_data(guard, "not-held", "none", "nothing-held", "no inhibit stands", key), GO
+        return release("not-held", "none", "nothing-held", "no inhibit stands"), GO
     try:
         said = await wiring.order(guard.paths.run, "release", {"key": key} if key else {})
     except Refused as error:
         state, text = (before.get("hold") or {}).get("state"), f"{error.what}: {error.why}"
-        return _release_data(guard, "holding", state, "refused", text, key, error.next_step), HOLDING
+        return release("holding", state, "refused", text, following=error.next_step), HOLDING
     if said.get("outcome") not in ("releasing", "released"):
         reason, text = str(said.get("outcome")), str(said.get("text"))
-        return _release_data(guard, "holding", (before.get("hold") or {}).get("state"), reason, text, key), HOLDING
+        row = await _row(guard)  # a refused release may have ended persons' holds all the same
+        over = () if isinstance(row, PairguardError) else ended(before, row)
+        return release("holding", (before.get("hold") or {}).get("state"), reason, text, over), HOLDING
     done, row = await _until(guard, armed, wait_s)
-    if done:
-        return _release_data(guard, "released", "none", "released", "read back: no hold", key), GO
     if isinstance(row, PairguardError):
-        return _release_data(guard, "holding", None, "unverified", f"cannot read it back: {row}", key), HOLDING
+        return release("holding", None, "unverified", f"cannot read it back: {row}"), HOLDING
+    over = ended(before, row)
+    if done:
+        return release("released", "none", "released", "read back: no hold", over), GO
     now = row.get("hold") or {}
     why = now.get("release_refused") or {"reason": "releasing", "text": "the release is under way and not yet done"}
-    return _release_data(guard, "holding", now.get("state"), why["reason"], why["text"], key), HOLDING
+    return release("holding", now.get("state"), why["reason"], why["text"], over), HOLDING
+
+
+def ended(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The inhibits that stood before and stand no more: gone, or marked as ended. Owner, reason and since of each."""
+    standing = {each.get("id") for each in _inhibits(after) if not each.get("ended")}
+    return [
+        {name: each.get(name) for name in ("owner", "reason", "since")}
+        for each in _inhibits(before)
+        if not each.get("ended") and each.get("id") not in standing
+    ]
+
+
+def _inhibits(row: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return (row.get("hold") or {}).get("inhibits") or ()
 
 
 def armed(row: Mapping[str, Any]) -> bool:
@@ -346,106 +396,46 @@ def armed(row: Mapping[str, Any]) -> bool:
 
 
 def _release_data(
-    guard: GuardSettings, outcome: str, state: object, reason: str, text: str, key: str | None, following: str = ""
+    guard: GuardSettings,
+    key: str | None,
+    outcome: str,
+    state: object,
+    reason: str,
+    text: str,
+    over: Sequence[Mapping[str, Any]] = (),
+    *,
+    following: str = "",
 ) -> dict[str, Any]:
     row = {"pair": guard.pair.name, "outcome": outcome, "state": state, "reason": reason, "text": text, "key": key}
-    following = following or RELEASE_NEXT.get(reason, "pairguard status")
-    return {"schema": "pairguard.release/1", "pairs": [{**row, "next": following}]}
+    following = following or _release_next(guard).get(reason, "pairguard status")
+    return {"schema": "pairguard.release/1", "pairs": [{**row, "next": following, "ended": list(over)}]}
 
 
-RELEASE_NEXT = {
-    "released": "pairguard status",
-    "nothing-held": "pairguard status",
-    "not-whole": "mend the pair, then again: pairguard release",
-    "inhibited": "wait for what holds it to end, or end that; pairguard status names it",
-    "not-quiet": "wait until the network has been quiet long enough, then: pairguard release",
-    "peer-not-quiet": "wait until the peer's network has been quiet long enough, then: pairguard release",
-    "shot-pending": "stonith_admin --history '*' --verbose",
-    "forecast": "crm_simulate -L -S shows what the cluster would do",
-    "peer-forecast": "on the peer: crm_simulate -L -S shows what the cluster would do",
-    "arbiter-silent": "systemctl status pairguard-witness, on its machine",
-}
+def _release_next(guard: GuardSettings) -> Mapping[str, str]:
+    return {
+        "released": "pairguard status",
+        "nothing-held": "pairguard status",
+        "not-whole": "mend the pair, then again: pairguard release",
+        "inhibited": "wait for what holds it to end, or end that; pairguard status names it",
+        "not-quiet": "wait until the network has been quiet long enough, then: pairguard release",
+        "peer-not-quiet": f"wait until the network of {guard.pair.peer} has been quiet too, then: pairguard release",
+        "shot-pending": "stonith_admin --history '*' --verbose",
+        "forecast": "crm_simulate -L -S shows what the cluster would do",
+        "peer-forecast": f"on {guard.pair.peer}: crm_simulate -L -S",
+        "arbiter-silent": at_the_arbiter(guard),
+    }
 
 
 def _release_text(data: Mapping[str, Any]) -> str:
-    from guard.cli.render import table, wrapped
+    from guard.cli.render import table, when, wrapped
 
     rows = [(p["pair"], p["outcome"], p["state"], p["reason"]) for p in data["pairs"]]
     lines = [table(("PAIR", "OUTCOME", "STATE", "REASON"), rows)]
     for pair in data["pairs"]:
+        for each in pair["ended"]:
+            told = f"ended: the hold of {each['owner']} since {when(each['since'])}: {each['reason']}"
+            lines.append(wrapped(told, indent="  ", hang=2))
         if pair["outcome"] == "holding":
             lines.append(wrapped(f"still held: {pair['text']}", indent="  ", hang=2))
             lines.append(wrapped(f"next: {pair['next']}", indent="  ", hang=2))
     return "\n".join(lines)
-
-
-# ------------------------------------------------------------------ init
-
-
-@command(name="init", key=True)
-@click.option("--keys", "make_keys", is_flag=True, help="First make this party's key pair, if it has none.")
-@click.option("--preferred", metavar="NODE", help="Who wins where the evidence is a tie (this node).")
-def init(make_keys: bool, preferred: str | None, key: str | None, as_json: bool, config: str | None) -> None:
-    """Make the pair's register at the arbiter, once, while the pair is whole.
-
-    With --keys a party that has no key gets one; then copy the public keys and
-    run it again. Exit codes: 0, 81 refused (not whole), 84, 85 nobody answers,
-    89 the keys cannot be made.
-    """
-    from guard.cli import wiring
-
-    loaded = wiring.load(config)
-    made = _made_keys(loaded) if make_keys else None
-    if made is not None and (made["created"] or loaded.guard is None):
-        data = {"schema": "pairguard.init/1", "outcome": "keys", "keys": made, "pair": None, "era": None, "key": key}
-        answer(data, _init_text(data), GO, as_json=as_json)
-    guard = _guard(loaded, "make a register")
-    args = ({"preferred": preferred} if preferred else {}) | ({"key": key} if key else {})
-    said = wiring.do(wiring.order(guard.paths.run, "init", args))
-    data = {"schema": "pairguard.init/1", "outcome": said.get("outcome"), "keys": made}
-    data |= {"pair": said.get("pair"), "era": said.get("era"), "key": key}
-    answer(data, _init_text(data), GO, as_json=as_json)
-
-
-def _made_keys(loaded: Loaded) -> dict[str, Any]:
-    """Make what is missing of this party's key pair; which public keys of the others are missing."""
-    from guard import wire
-    from guard.core.messages import ARBITER
-
-    settings = loaded.guard or loaded.witness
-    if settings is None:
-        raise SettingsError("cannot make keys", "no settings were read", "write /etc/pairguard/pairguard.toml")
-    party = loaded.guard.pair.node if loaded.guard is not None else ARBITER
-    needed = [ARBITER, loaded.guard.pair.peer] if loaded.guard is not None else []
-    private, folder = settings.keys.private, settings.keys.public_dir
-    public, created = folder / f"{party}.pub", False
-    if not private.exists():
-        try:
-            private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        except OSError as error:
-            raise SettingsError(f"cannot make the folder for {private}", error.strerror or str(error)) from error
-        wire.generate(private, public)
-        created = True
-    missing = [name for name in needed if not (folder / f"{name}.pub").is_file()]
-    return {"party": party, "created": created, "private": str(private), "public": str(public), "missing": missing}
-
-
-def _init_text(data: Mapping[str, Any]) -> str:
-    from guard.cli.render import wrapped
-
-    keys, lines = data["keys"], []
-    if keys is not None:
-        lines.append(f"{keys['party']}: the key pair was {'made' if keys['created'] else 'there already'}")
-        lines.append(f"  private, stays here: {keys['private']}")
-        lines.append(f"  public, copy it into the keys folder of the other parties: {keys['public']}")
-        lines += [f"  missing here: {name}.pub, copy it from {name}" for name in keys["missing"]]
-    match data["outcome"]:
-        case "made":
-            lines.append(f"{data['pair']}: the register was made, era {data['era']}")
-            lines.append("next: pairguard check")
-        case "exists":
-            lines.append(f"{data['pair']}: has a register already, era {data['era']}; nothing was changed")
-        case _:
-            lines.append("next: copy the public keys, start the daemons, then: pairguard init")
-    return "\n".join(wrapped(line, hang=4) for line in lines)

@@ -204,7 +204,7 @@ PAGES = {
     "winner-gone": "winner-gone: the peer won this era and is silent: the newest data are there, this node stays "
     "barred. Bring the peer back, or decide as a person",
     "arbiter-silent": "arbiter-silent: a request of the cluster waits for the arbiter: nobody is fenced, nobody runs "
-    "alone. On its machine: systemctl status pairguard-witness",
+    "alone. On the arbiter's machine: systemctl status pairguard-witness",
     "drbd-unread": "drbd-unread: DRBD's handler waits, and DRBD's state cannot be read since it asked: nobody runs "
     "alone. Run: drbdsetup status --verbose",
     "journal-failed": "journal-failed: the journal cannot be written: this node claims and fires nothing. Run: df -h",
@@ -267,7 +267,9 @@ def _why(pair: Mapping[str, Any]) -> list[str]:
     if pair.get("store_doubted"):
         said.append("the arbiter's memory is not the one this node knows: nothing is believed; see pairguard init")
     if pair.get("arbiter") == "silent":
-        said.append("the arbiter does not answer: nobody may run alone; run: systemctl status pairguard-witness")
+        said.append(
+            "the arbiter does not answer: nobody may run alone; on its machine: systemctl status pairguard-witness"
+        )
     if pair.get("attested") is False:
         said.append("NOT ATTESTED: no session is testified by both ends, so no node could take over; a fault")
     if pair.get("whole") is False:
@@ -308,9 +310,11 @@ def explain(pair: str | None, at: str | None, evidence: bool, as_json: bool, con
     moment = _moment(at)
     loaded = wiring.load(config)
     if loaded.guard is None:
-        raise WrongScope("cannot explain here", "this machine has no guard", "run it on a node of the pair")
+        raise WrongScope("cannot explain here", "this machine has no guard", "on a node of the pair: pairguard explain")
     if pair not in (None, loaded.guard.pair.name):
-        raise WrongScope(f"cannot explain {pair}", f"this node belongs to {loaded.guard.pair.name}", "run it there")
+        own = loaded.guard.pair
+        why = f"this node ({own.node}) belongs to the pair {own.name}"
+        raise WrongScope(f"cannot explain {pair}", why, f"on a node of {pair}: pairguard explain {pair}")
     data = wiring.do(wiring.show(loaded.guard.paths.run, "explain"))
     if moment is not None:
         data = _then(data, moment)

@@ -114,7 +114,8 @@ class Asking:
         target, action = _text(args, "target"), _text(args, "action")
         guard = self._guard()
         if target != guard.peer:
-            raise Refused(f"cannot fence {target!r}", f"this guard fences {guard.peer} only", "ask the other node")
+            only = f"the guard of {guard.me} fences {guard.peer} only"
+            raise Refused(f"cannot fence {target!r}", only, f"on {guard.peer}: pairguard verdict --target {guard.me}")
         delegate = args.get("delegate")
         device = self._world.devices[target]
         if delegate not in (None, "", device.agent):
@@ -155,7 +156,8 @@ class Asking:
     async def _verdict(self, args: Mapping[str, Any]) -> dict[str, Any]:
         target, guard = _text(args, "target"), self._guard()
         if target != guard.peer:
-            raise Refused(f"cannot judge {target!r}", f"from here only {guard.peer} can be the target", "ask there")
+            why = f"from {guard.me} only {guard.peer} can be the target"
+            raise Refused(f"cannot judge {target!r}", why, f"pairguard verdict --target {guard.peer}")
         purpose: Literal["fence", "alone"] = "alone" if args.get("purpose") == "alone" else "fence"
         request = self._clock.nonce()
         answer = await self._asked(request, DryRun(request, purpose), PERSON_S_MAX, None)
@@ -211,7 +213,9 @@ class Asking:
             await self._world.bus.send(ARBITER, order, expires_s=2.0)
             await self._clock.sleep(0.25)
         raise Unavailable(
-            "cannot make a register", "the arbiter does not answer", "run: systemctl status pairguard-witness"
+            "cannot make a register",
+            "the arbiter does not answer",
+            "on the arbiter's machine: systemctl status pairguard-witness",
         )
 
     async def _named(self, cred: Peer) -> Cred:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from guard.cli.orders import armed, held_on_both, lacking, may_now
+from guard.cli.render import when
 from guard.errors import Unavailable
 from guard.wire import load_private, load_public
 from tests.cli.desk import INHIBIT, Desk, fits, held, one_object, pairguard, row, status, write_settings
@@ -74,10 +75,24 @@ def test_verdict_says_that_the_register_has_a_winner(desk: Desk, config: Path) -
 
 
 def test_a_refused_dry_run_is_81(desk: Desk, config: Path) -> None:
-    """The guard refuses a target that is not its peer."""
-    done = pairguard("verdict", "--target", "fs9", config=config)
+    """What the guard refuses is a no."""
+    done = pairguard("verdict", "--target", "fs1b", config=config)
     assert done.exit_code == 81
     assert "next:" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [("fs9", "pairguard verdict --target fs1b"), ("fs1a", "on fs1b: pairguard verdict --target fs1a")],
+)
+def test_a_verdict_on_who_is_not_the_peer_is_84(desk: Desk, config: Path, target: str, command: str) -> None:
+    """An unknown node matches nothing; of this very node the peer judges: the host and the command are named."""
+    desk.answers["verdict"] = dry("same-gated", **GRANT)
+    done = pairguard("verdict", "--target", target, config=config)
+    assert done.exit_code == 84
+    fits(done.stderr)
+    assert f"next: {command}" in " ".join(done.stderr.split())
+    assert desk.asked == []
 
 
 # ------------------------------------------------------------------ hold
@@ -152,6 +167,21 @@ def test_a_hold_that_stands_already_is_shown_as_it_is(desk: Desk, config: Path) 
     assert (found["lease_s"], found["reason"]) == (40.0, "first")
 
 
+def test_a_hold_that_stands_already_says_on_the_screen_that_it_is_not_extended(desk: Desk, config: Path) -> None:
+    """Without a key the same reason is the same hold (DESIGN.md has no silent extension): what is left, and the way."""
+    desk.answers["status"] = status(held())
+    desk.answers["hold"] = {"outcome": "braked", "text": "", "key": "KK", "data": {"lease_s": 40.0, "reason": "x"}}
+    done = pairguard("hold", "--for", "2h", "--reason", "x", config=config)
+    assert done.exit_code == 0
+    fits(done.stdout)
+    shown = " ".join(done.stdout.split())
+    assert "asking again does not extend its lease, 40 s are left" in shown
+    assert "--key" in shown
+    desk.answers["hold"] = {"outcome": "braked", "text": "", "key": "K2", "pair": "fs1"}
+    fresh = pairguard("hold", "--for", "2h", "--reason", "y", config=config)
+    assert "already" not in fresh.stdout
+
+
 def test_hold_of_another_pair_is_84_and_orders_nothing(desk: Desk, config: Path) -> None:
     """This node can only hold its own."""
     assert pairguard("hold", "--for", "30m", "--reason", "x", "fs9", config=config).exit_code == 84
@@ -210,6 +240,57 @@ def test_a_refused_release_is_86_with_reason_and_next(desk: Desk, config: Path, 
     assert (found["outcome"], found["reason"], bool(found["next"])) == ("holding", reason, True)
 
 
+def test_release_names_the_holds_that_it_ended(desk: Desk, config: Path) -> None:
+    """Whose they were, since when and why: also where another one still holds; what stands on is not named."""
+    other = {**INHIBIT, "id": "person:2", "owner": "anna[7]", "reason": "firmware of the shelf"}
+    both = row(hold={"state": "held", "inhibits": [INHIBIT, other], "verified": {"fs1a": True, "fs1b": True}})
+    shown = iter([status(both)])
+    desk.answers["status"] = lambda _: next(shown, status(row()))
+    desk.answers["release"] = {"outcome": "releasing", "text": "", "pair": "fs1"}
+    done = pairguard("release", config=config)
+    fits(done.stdout)
+    words = " ".join(done.stdout.split())
+    assert f"ended: the hold of anna[7] since {when(INHIBIT['since'])}: firmware of the shelf" in words
+    assert "ended: the hold of root[1]" in words
+    half = row(hold={"state": "held", "inhibits": [{**INHIBIT, "ended": True}, other]})
+    shown = iter([status(both)])
+    desk.answers["status"] = lambda _: next(shown, status(half))
+    desk.answers["release"] = {"outcome": "not-quiet", "text": "t", "pair": "fs1"}
+    left = pairguard("release", "--json", config=config)
+    [found] = one_object(left, "pairguard.release/1")["pairs"]
+    assert [each["owner"] for each in found["ended"]] == ["root[1]"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "command"),
+    [
+        ("peer-forecast", "on fs1b: crm_simulate -L -S"),
+        ("arbiter-silent", "on the arbiter's machine (10.20.40.1): systemctl status pairguard-witness"),
+    ],
+)
+def test_what_is_to_be_done_elsewhere_names_the_machine_and_the_command(
+    desk: Desk, folder: Path, reason: str, command: str
+) -> None:
+    """No "there": whoever reads it knows where to type what."""
+    file = write_settings(folder, more='[bus]\nhost = "10.20.40.1"\n')
+    desk.answers["status"] = status(held())
+    desk.answers["release"] = {"outcome": reason, "text": "the reason in words", "pair": "fs1"}
+    done = pairguard("release", config=file)
+    assert f"next: {command}" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize("words", [("release",), ("hold", "--for", "30m", "--reason", "new image"), ("explain",)])
+def test_the_pair_of_another_node_names_the_command_to_give_on_it(
+    desk: Desk, config: Path, words: tuple[str, ...]
+) -> None:
+    """84, with the whole command."""
+    done = pairguard(*words, "fs9", config=config)
+    assert done.exit_code == 84
+    said = " ".join(done.stderr.split())
+    assert f"next: on a node of fs9: pairguard {words[0]}" in said
+    assert said.endswith("fs9")
+
+
 def test_a_release_that_does_not_end_in_time_is_86(desk: Desk, config: Path) -> None:
     """Releasing is not released."""
     refused = {"reason": "not-quiet", "text": "quiet for 3 s of 60 s"}
@@ -242,6 +323,18 @@ def test_init_makes_the_register(desk: Desk, config: Path) -> None:
     again = pairguard("init", config=config)
     assert again.exit_code == 0
     assert "has a register already, era 7" in again.stdout
+
+
+@pytest.mark.parametrize("words", [(), ("--keys",)])
+def test_who_is_not_of_the_pair_cannot_be_preferred(folder: Path, desk: Desk, words: tuple[str, ...]) -> None:
+    """84 before anything is made: no key, no register."""
+    file = write_settings(folder, keys=False)
+    desk.answers["init"] = {"outcome": "made", "pair": "fs1", "era": 1}
+    done = pairguard("init", "--preferred", "fs9", *words, config=file)
+    assert done.exit_code == 84
+    assert "pairguard init --preferred fs1a" in " ".join(done.stderr.split())
+    assert desk.asked == []
+    assert not (folder / "keys" / "private.pem").exists()
 
 
 def test_init_makes_keys_that_work_and_never_overwrites(folder: Path, desk: Desk) -> None:
