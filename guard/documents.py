@@ -6,6 +6,7 @@ What is not known is refused: a misspelt word never switches a protection off, a
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +26,13 @@ def toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}", str(error), "mend the file") from error
+        raise SettingsError(f"cannot read {path}", why(error), "mend the file") from error
     if not text.strip():
         raise SettingsError(f"cannot use {path}", "it is empty: an empty file is never defaults", "restore it")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number too long for an int, and endless nesting
-        raise SettingsError(f"cannot read {path}", str(error), "mend the TOML") from error
+        raise SettingsError(f"cannot read {path}", why(error), "mend the TOML") from error
 
 
 def faults(
@@ -98,7 +99,7 @@ def _said(model: type[BaseModel], fault: Mapping[str, Any], allowed: Mapping[str
         return f"this key is not known; {hint(fault['loc']) or likely}"
     if kind == "missing":
         return "this key is missing"
-    text = str(fault["msg"]).removeprefix("Value error, ")
+    text = ordered(str(fault["msg"]).removeprefix("Value error, "))
     if kind == "string_pattern_mismatch":
         text = allowed.get(fault["ctx"]["pattern"], text)
     if kind in ("model_type", "mapping_type", "dict_type"):
@@ -107,3 +108,44 @@ def _said(model: type[BaseModel], fault: Mapping[str, Any], allowed: Mapping[str
         return text  # a whole table says nothing, and an option may be a secret
     shown = repr(found)
     return f"{text}; found {shown if len(shown) < 80 else shown[:77] + '...'}"
+
+
+# ------------------------------------------------------------------ files that cannot be read
+
+
+def why(error: OSError | ValueError | RecursionError) -> str:
+    """Why a file could not be read, in a person's words; a library's own say neither file nor next."""
+    match error:
+        case OSError():
+            return (error.strerror or "it cannot be opened").lower()
+        case UnicodeDecodeError():
+            return f"it is no text: byte {error.start + 1} is no UTF-8"
+        case json.JSONDecodeError():
+            return f"it is no JSON from line {error.lineno}, column {error.colno} on: damaged, or not written whole"
+        case RecursionError():
+            return "its tables are nested too deeply"
+        case tomllib.TOMLDecodeError():
+            pass
+        case _:
+            return "it holds a number that is too long to be one"
+    found = _PLACE.fullmatch(str(error))
+    if found is None:
+        return f"it is no TOML: {str(error)[:1].lower()}{str(error)[1:]}"
+    where = f"line {found[2]}, column {found[3]}" if found[2] else "its end"
+    return f"it is no TOML at {where}: {found[1][:1].lower()}{found[1][1:]}"
+
+
+_PLACE = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)")  # tomllib.TOMLDecodeError
+_WORDS = (  # pydantic's own, as an order to whoever writes the file
+    (re.compile(r"^Input should be a valid (\w+)(, .*)?$"), r"write a \1"),
+    (re.compile(r"^Input should be (.+)$"), r"write \1"),
+    (re.compile(r"^(?:Tuple|List) should have at least (\d+) items? .*$"), r"write a list of at least \1"),
+    (re.compile(r"^String should have at least (\d+) characters?$"), r"write at least \1 characters"),
+)
+
+
+def ordered(text: str) -> str:
+    """What a value must be, as an order."""
+    for pattern, plain in _WORDS:
+        text = pattern.sub(plain, text)
+    return re.sub(r"\ba (integer|IP)", r"an \1", text)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from guard import documents
 from guard.errors import Refused, SettingsError, Unreadable
 from guard.ports import Clock
 from guard.survey import Survey, made
@@ -75,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise Unreadable(f"cannot read the record {path}", str(error), _AGAIN) from error
+        raise Unreadable(f"cannot read the record {path}", documents.why(error), _AGAIN) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise Unreadable(f"cannot read the record {path}", f"it is no {SCHEMA}", _AGAIN)
     return content

@@ -164,7 +164,7 @@ def read(path: Path) -> Survey:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(f"cannot read the survey {path}", str(error), _MAKE) from error
+        raise SettingsError(f"cannot read the survey {path}", documents.why(error), _MAKE) from error
     return made(content, str(path))
 
 

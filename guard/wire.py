@@ -16,6 +16,7 @@ import base64
 import binascii
 import json
 import os
+import pwd
 import re
 import stat
 from collections.abc import Iterable, Mapping
@@ -432,26 +433,44 @@ def generate(private_path: Path, public_path: Path) -> None:
 def load_private(path: Path, owners: frozenset[int] = frozenset()) -> Ed25519PrivateKey:
     """The private key of this party. `SettingsError` unless root, we ourselves or one of `owners` (user ids) own it
     with mode 0600 or less."""
+    anew = f"mv {path} {path}.old && pairguard init --keys, and copy the new .pub to the other parties"
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         raise SettingsError(f"cannot read the key {path}", str(error.strerror), "run: pairguard init --keys") from error
     with os.fdopen(handle, "rb") as stream:
         seen = os.fstat(stream.fileno())
-        if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o177 or seen.st_uid not in {0, os.geteuid(), *owners}:
+        trusted = {0, os.geteuid(), *owners}
+        if not stat.S_ISREG(seen.st_mode) or seen.st_mode & 0o177 or seen.st_uid not in trusted:
+            owner = _user(seen.st_uid if seen.st_uid in trusted else min(owners, default=os.geteuid()))
+            mend = f"run: chown {owner} {path} && chmod 0600 {path}"
+            if seen.st_mode & 0o044:
+                mend += f"; whoever read it can speak as this party, so then make a new one: {anew}"
             raise SettingsError(
                 f"cannot trust the key {path}",
-                f"mode {stat.S_IMODE(seen.st_mode):04o}, owner {seen.st_uid}: others could read or change it",
-                f"run: chown root {path} && chmod 600 {path}",
+                f"mode {stat.S_IMODE(seen.st_mode):04o}, owner {_user(seen.st_uid)}: others could read or change it",
+                mend,
             )
         content = stream.read(BYTES_MAX)
     try:
         key = serialization.load_pem_private_key(content, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"cannot read the key {path}", str(error), "new one: pairguard init --keys") from error
+    except TypeError as error:
+        why = "it is locked with a pass phrase, and nobody is there to type it"
+        raise SettingsError(f"cannot read the key {path}", why, f"new one: {anew}") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        why = "it is no private key in PEM: damaged, or not copied whole"
+        raise SettingsError(f"cannot read the key {path}", why, f"new one: {anew}") from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise SettingsError(f"cannot use the key {path}", "it is no Ed25519 key", "new one: pairguard init --keys")
+        raise SettingsError(f"cannot use the key {path}", "it is no Ed25519 key", f"new one: {anew}")
     return key
+
+
+def _user(uid: int) -> str:
+    """A user's name, or the number where nobody knows one."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def load_public(path: Path) -> Ed25519PublicKey:
@@ -463,7 +482,8 @@ def load_public(path: Path) -> Ed25519PublicKey:
             f"cannot read the key {path}", str(error.strerror), "copy the party's .pub file here"
         ) from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise SettingsError(f"cannot read the key {path}", str(error), "copy the party's .pub file here") from error
+        why = "it is no public key in PEM: damaged, or not copied whole"
+        raise SettingsError(f"cannot read the key {path}", why, "copy the party's .pub file here") from error
     if not isinstance(key, Ed25519PublicKey):
         raise SettingsError(f"cannot use the key {path}", "it is no Ed25519 key", "copy the party's .pub file here")
     return key

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from guard import wire
+from guard import documents, wire
 from guard.adapters.hub import HubBus
 from guard.adapters.inbox import Inbox, OnReject
 from guard.adapters.mqtt import MqttBus, tls_context
@@ -24,10 +24,21 @@ class RunningBus(Bus, Protocol):
 
 
 def make(
-    settings: BusSettings, keys: Keys, *, party: str, site: str, pair: str, clock: Clock, on_reject: OnReject | None
+    settings: BusSettings,
+    keys: Keys,
+    *,
+    party: str,
+    site: str,
+    pair: str,
+    clock: Clock,
+    on_reject: OnReject | None,
+    owners: frozenset[int] = frozenset(),
 ) -> RunningBus:
-    """`SettingsError` if a key is missing, is readable by others, or the broker is named by a name."""
-    signer = wire.Signer(party, site, wire.load_private(keys.private), clock, pair=pair)
+    """`SettingsError` if a key is missing, is readable by others, or the broker is named by a name.
+
+    `owners`: who may own the private key besides root and us (`wire.load_private`).
+    """
+    signer = wire.Signer(party, site, wire.load_private(keys.private, owners), clock, pair=pair)
     keyring = wire.load_keyring(keys.public_dir)
     if party not in keyring.parties():
         raise SettingsError(f"cannot find {party}.pub in {keys.public_dir}", "", "run: pairguard init --keys")
@@ -45,7 +56,9 @@ def secret_of(path: Path) -> str:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the secret {path}", str(error), "write it with mode 0600") from error
+        raise SettingsError(
+            f"cannot read the secret {path}", documents.why(error), "write it with mode 0600"
+        ) from error
     if mode & 0o077:
         raise SettingsError(
             f"cannot trust the secret {path}", f"mode {mode & 0o777:04o}: others can read it", f"run: chmod 600 {path}"

@@ -16,3 +16,10 @@ def made(path: Path, mode: int) -> Path:
             f"cannot make the folder {path}", error.strerror or str(error), "look at the path in the settings"
         ) from error
     return path
+
+
+def makeable(path: Path) -> None:
+    """As `made`, without making it: `Unavailable` if something that is no folder stands in its place."""
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not there.is_dir():
+        raise Unavailable(f"cannot make the folder {path}", f"{there} is no folder", "look at the path in the settings")

@@ -212,10 +212,7 @@ class FileJournal:
 
     def _recovered(self) -> tuple[int, int]:
         """Where the good frames end, and the last seq. Keeps a torn tail beside; the next write cuts it off."""
-        if _read(self._file, 0, len(MAGIC)) != MAGIC:
-            raise Unreadable(
-                f"cannot open {self._path}", "it is no pairguard journal", "move it away, then start again"
-            )
+        _marked(self._file, self._path)
         end, seq = len(MAGIC), 0
         while (found := _frame_in(self._file, end)) is not None and (seq == 0 or found[0] == seq + 1):
             seq, payload = found
@@ -239,6 +236,29 @@ class FileJournal:
             if handle >= 0:
                 os.close(handle)
         self._file = self._lock = -1
+
+
+def recorded(path: Path) -> Iterator[Record]:
+    """What a journal holds, only looked at: no lock, no repair. Nothing if there is none; `Unreadable`: no journal."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _unavailable("open", path, error) from error
+    try:
+        _marked(handle, path)
+        at = len(MAGIC)
+        while (found := _frame_in(handle, at)) is not None:
+            at += HEADER.size + len(found[1])
+            yield from _records(found[1], path)
+    finally:
+        os.close(handle)
+
+
+def _marked(handle: int, path: Path) -> None:
+    if _read(handle, 0, len(MAGIC)) != MAGIC:
+        raise Unreadable(f"cannot open {path}", "it is no pairguard journal", "move it away, then start again")
 
 
 def _locked(path: Path) -> int:

@@ -28,6 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from guard import documents
 from guard.adapters.inbox import Inbox, OnReject, backoff
 from guard.core.instant import Instant
 from guard.errors import SettingsError
@@ -95,14 +96,36 @@ def tls_context(ca: Path, certificate: Path, key: Path, server_name: str | None 
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.expected = server_name
+    for path in (ca, certificate, key):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            why = documents.why(error)
+            raise SettingsError(f"cannot read the TLS file {path}", why, "see configs/mosquitto/README.md") from error
     try:
         context.load_verify_locations(ca)
-        context.load_cert_chain(certificate, key)
     except OSError as error:
-        raise SettingsError(
-            "cannot load the TLS files of the bus", f"{ca}, {certificate}, {key}: {error}", "see configs/mosquitto"
-        ) from error
+        why = "it holds no certificate in PEM: damaged, or not copied whole"
+        raise SettingsError(f"cannot use the CA {ca}", why, "copy the CA's certificate here") from error
+    try:
+        context.load_cert_chain(certificate, key, password=lambda: "")  # else OpenSSL asks a terminal, and waits
+    except OSError as error:
+        what = f"cannot use the certificate {certificate}"
+        raise SettingsError(what, *_unfit(getattr(error, "reason", None), certificate, key)) from error
     return context
+
+
+def _unfit(reason: str | None, certificate: Path, key: Path) -> tuple[str, str]:
+    """Why a certificate and a key are no use, and what to do."""
+    if reason in ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH"):
+        return f"{key} is not its key: one of the two is another party's", "copy this party's own certificate and key"
+    if b"ENCRYPTED" in key.read_bytes():  # what OpenSSL says of it differs from version to version
+        return (
+            f"{key} is locked with a pass phrase, and nobody is there to type it",
+            f"umask 077; openssl pkey -in {key} -out {key}.open && mv {key}.open {key}",
+        )
+    why = f"it or {key} is no PEM: damaged, not copied whole, or too weak for TLS 1.3"
+    return why, f"openssl x509 -in {certificate} -noout -subject; openssl pkey -in {key} -noout"
 
 
 def _properties(packet: int) -> Properties:

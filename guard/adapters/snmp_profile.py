@@ -13,6 +13,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from guard import documents
 from guard.errors import SettingsError
 
 Oid = tuple[int, ...]
@@ -105,10 +106,13 @@ def parse_profile(text: str, source: str) -> Profile:
             document["mlag"] = tuple(document["mlag"])
         return Profile.model_validate(document)
     except ValidationError as why:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'profile'}: {e['msg']}" for e in why.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'profile'}: {documents.ordered(e['msg'].removeprefix('Value error, '))}"
+            for e in why.errors()
+        )
         raise SettingsError(f"cannot use the switch profile {source}", faults, "compare it with generic.toml") from why
     except (ValueError, RecursionError) as why:  # no TOML, also a number too long for an int, and endless nesting
-        raise SettingsError(f"cannot read the switch profile {source}", str(why)) from why
+        raise SettingsError(f"cannot read the switch profile {source}", documents.why(why), "mend the TOML") from why
 
 
 def read_profile(file: Path) -> Profile:
@@ -116,7 +120,7 @@ def read_profile(file: Path) -> Profile:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as why:
-        raise SettingsError(f"cannot read the switch profile {file}", str(why)) from why
+        raise SettingsError(f"cannot read the switch profile {file}", documents.why(why), "mend the file") from why
     return parse_profile(text, str(file))
 
 

@@ -34,14 +34,14 @@ def check(only_settings: bool, against: str | None, as_json: bool, config: str |
 
     Needs no running daemon. Each finding ends with the command that shows it
     and the one that mends it. Exit codes: 0, 81 with findings, 85 could not
-    look at the cluster, corosync or DRBD; with --settings 0, or 89 if the
-    program would not start with them.
+    look at the cluster, corosync or DRBD, 89 settings that do not validate;
+    with --settings 0, or 89 if the program would not start with them.
     """
     from guard.cli import wiring
 
     if only_settings:
         loaded = wiring.load(config)
-        data = settings_data(loaded)
+        data = wiring.do(settings_data(loaded))
         usable = all(fault["starts"] for part in data["programs"] for fault in part["faults"])
         answer(data, _settings_text(data), GO if usable else GUARD, as_json=as_json)
     last = None if against is None else _last(Path(against))
@@ -60,7 +60,7 @@ async def examine(
     """Look at this machine, and report."""
     from dataclasses import replace
 
-    from guard.cli import looking, named, wiring
+    from guard.cli import looking, starting, wiring
 
     guard = loaded.guard
     if guard is None and loaded.witness is not None:
@@ -70,7 +70,7 @@ async def examine(
         status = None if guard is None else wiring.show(guard.paths.run, "status")
         seen = await looking.look(guard, wiring.runner(), replication, status, looking.Places())
         if guard is not None and loaded.guard_origin is not None:
-            seen = replace(seen, named=(*seen.named, *named.clear_passwords(guard, loaded.guard_origin)))
+            seen = replace(seen, named=await starting.of_guard(guard, loaded.guard_origin))
     return report(loaded, seen, wiring.clock().wall(), trouble, last)
 
 
@@ -98,14 +98,13 @@ def report(
         "ladder": [rung.plain() for rung in ladder],
         "against": None if last is None else compared(last, [each.plain() for each in found]),
     }
-    return data, code_of(looks, found)
+    return data, code_of(looks, found) if trouble is None else GUARD
 
 
 async def _of_witness(loaded: Loaded) -> Facts:
     """On the arbiter's machine there is no cluster and no DRBD: keys and the witness itself are looked at."""
-    from guard.cli import looking, named, wiring
+    from guard.cli import starting, wiring
     from guard.cli.facts import Facts, Unseen
-    from guard.core.messages import ARBITER
     from guard.errors import PairguardError
 
     witness = loaded.witness
@@ -113,9 +112,7 @@ async def _of_witness(loaded: Loaded) -> Facts:
         raise SettingsError("cannot check here", "no settings were read", "write /etc/pairguard/witness.toml")
     said = await wiring.bounded(wiring.show(witness.paths.run, "status"), wiring.READ_S_MAX + 1.0, "the witness")
     status = Unseen(str(said)) if isinstance(said, PairguardError) else said
-    keys = looking.keys_of(witness.keys, ARBITER, ())
-    faults = (*named.of_witness(witness), *named.examples(witness))
-    return Facts(None, None, None, None, None, None, None, keys, status, faults)
+    return Facts(None, None, None, None, None, None, None, status, await starting.of_witness(witness))
 
 
 def judge(loaded: Loaded, seen: Facts) -> list[Finding]:
@@ -139,8 +136,7 @@ def judge(loaded: Loaded, seen: Facts) -> list[Finding]:
         found += [*findings.replicas(seen.replicas), *findings.handlers(seen.replicas.files)]
     found += findings.machine(seen.machine) if isinstance(seen.machine, facts.Machine) else ()
     found += findings.agents(seen.agents) if isinstance(seen.agents, Mapping) else ()
-    found += findings.keys(seen.keys) if isinstance(seen.keys, tuple) else ()
-    found += _of_named(seen.named)
+    found += _of_named(seen.named or ())
     if guard is not None:
         found += findings.settings(guard, findings.rings(corosync) if corosync is not None else ())
     if isinstance(seen.status, Mapping):
@@ -199,7 +195,7 @@ def looked(seen: Facts, found: Sequence[Finding], trouble: SettingsError | None)
     from guard.cli.facts import Machine, Unseen
 
     values = {
-        "settings": seen.keys,
+        "settings": seen.named,
         "cluster": seen.cluster,
         "fencing": seen.history if not isinstance(seen.agents, Unseen) else seen.agents,
         "corosync": seen.corosync,
@@ -247,10 +243,14 @@ def code_of(looks: Sequence[Mapping[str, Any]], found: Sequence[Finding]) -> int
 
 
 def _last(path: Path) -> Mapping[str, Any]:
+    from guard import documents
+
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Unreadable(f"cannot read {path}", str(error), "save one: pairguard check --json > FILE") from error
+        raise Unreadable(
+            f"cannot read {path}", documents.why(error), "save one: pairguard check --json > FILE"
+        ) from error
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise Unreadable(f"cannot compare with {path}", f"it is no {SCHEMA}", "save one: pairguard check --json > FILE")
     return found
@@ -325,7 +325,7 @@ def _finding(each: Mapping[str, str]) -> list[str]:
 # ------------------------------------------------------------------ --settings
 
 
-def settings_data(loaded: Loaded) -> dict[str, Any]:
+async def settings_data(loaded: Loaded) -> dict[str, Any]:
     """`pairguard.settings/1`: every value as it is written, with the file it came from; no secret.
 
     `faults`: what is wrong with what they name; `starts` false: the program ends at once with these settings.
@@ -345,28 +345,18 @@ def settings_data(loaded: Loaded) -> dict[str, Any]:
                 for key, value in _leaves(written(found))
             ]
             files = [str(file) for file in origin.files]
-            faults = [asdict(fault) for fault in _faults(found, origin)]
+            faults = [asdict(fault) for fault in await _faults(found, origin)]
             parts.append({"program": program, "files": files, "values": values, "faults": faults})
     return {"schema": "pairguard.settings/1", "programs": parts}
 
 
-def _faults(found: GuardSettings | WitnessSettings, origin: Origin) -> list[Fault]:
-    from guard.cli import looking, named
-    from guard.core.messages import ARBITER
+async def _faults(found: GuardSettings | WitnessSettings, origin: Origin) -> tuple[Fault, ...]:
+    from guard.cli import starting
     from guard.settings import GuardSettings
 
     if isinstance(found, GuardSettings):
-        party, others = found.pair.node, [ARBITER, found.pair.peer]
-        files = [*named.of_guard(found), *named.clear_passwords(found, origin)]
-    else:
-        party, others = ARBITER, []
-        files = [*named.of_witness(found)]
-    mend = "pairguard init --keys, and copy the other parties' .pub files"
-    show = f"ls -l {found.keys.private} {found.keys.public_dir}"
-    own = looking.keys_of(found.keys, party, ())
-    theirs = looking.keys_of(found.keys, party, others)
-    keys = [named.Fault("keys", "keys", text, show, mend, starts=text not in own) for text in theirs]
-    return [*keys, *files, *named.examples(found)]
+        return await starting.of_guard(found, origin)
+    return await starting.of_witness(found)
 
 
 def _leaves(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:

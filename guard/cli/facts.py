@@ -118,9 +118,8 @@ class Facts:
     sbd: Sbd | Unseen | None
     machine: Machine | Unseen | None
     agents: Mapping[str, str | None] | Unseen | None  # agent -> why it does not start
-    keys: tuple[str, ...] | Unseen | None  # what is wrong with the keys
     status: Mapping[str, Any] | Unseen | None
-    named: tuple[Fault, ...] = ()  # what is wrong with what the settings name
+    named: tuple[Fault, ...] | None = None  # what is wrong with what the settings name; None: there are none
 
 
 def seconds(text: str) -> float | None:

@@ -369,7 +369,7 @@ def _option(own: Section, common: Section, block: str, name: str) -> str | None:
     return next((value for each in blocks if (value := each.value(name)) is not None), None)
 
 
-# ------------------------------------------------------------------ this machine, keys, the settings
+# ------------------------------------------------------------------ this machine, the settings
 
 
 def machine(seen: Machine) -> Iterator[Finding]:
@@ -404,12 +404,6 @@ def agents(seen: Mapping[str, str | None]) -> Iterator[Finding]:
             show, mend = f"runuser -u hacluster -- {show}", "install it and its Python where everybody may read"
         mend = f"install {name}, or correct `delegate` in [fence]" if str(why).endswith("not installed") else mend
         yield Finding("agent-broken", "trap", "fencing", name, why, show, mend)
-
-
-def keys(wrong: Iterable[str]) -> Iterator[Finding]:
-    for text in wrong:
-        mend = "pairguard init --keys, and copy the other parties' .pub files"
-        yield Finding("keys", "trap", "settings", text.split(":")[0], text, "ls -l the folder of [keys]", mend)
 
 
 def settings(found: GuardSettings, ring_addresses: Iterable[str]) -> Iterator[Finding]:
@@ -467,7 +461,8 @@ def guard(row: Mapping[str, Any], unit: str = "pairguardd") -> Iterator[Finding]
         return Finding(code, "trap", "guard", pair, text, f"pairguard status {pair}", mend)
 
     if row.get("arbiter") == "silent":
-        yield trap("arbiter-silent", "the arbiter does not answer: nobody may run alone", "start pairguard-witness")
+        mend = "on the arbiter's machine: systemctl start pairguard-witness"
+        yield trap("arbiter-silent", "the arbiter does not answer: nobody may run alone", mend)
     elif row.get("register") is None:
         yield trap("no-register", "no register was made: nobody may run alone", "pairguard init, while whole")
     if row.get("store_doubted"):

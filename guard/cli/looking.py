@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fencing import cgroup, stock
-from guard import wire
 from guard.adapters import cib
 from guard.adapters.drbd_config import Section, parse_config
 from guard.adapters.process import Runner
-from guard.cli import facts, named
+from guard.cli import facts
 from guard.cli.facts import Facts, Machine, Replicas, Sbd, Unseen
 from guard.core.evidence import PendingShot
-from guard.core.messages import ARBITER
-from guard.errors import PairguardError, SettingsError, Unavailable
+from guard.errors import PairguardError, Unavailable
 from guard.ports import Replication
-from guard.settings import GuardSettings, Keys
+from guard.settings import GuardSettings
 
 T = TypeVar("T")
 LOOK_S_MAX = 5.0  # each program answers in milliseconds
@@ -48,7 +46,7 @@ async def look(
     status: Awaitable[Mapping[str, Any]] | None,
     places: Places,
 ) -> Facts:
-    """Everything, side by side. Without settings only what needs none."""
+    """Everything but what the settings name (`guard.cli.starting`), side by side. Without settings what needs none."""
     commanded = settings is not None and settings.cluster.kind != "pacemaker"
     cluster, history, corosync, replicas, agents, said = await asyncio.gather(
         _nothing() if commanded else _seen(_cluster(run)),
@@ -66,9 +64,7 @@ async def look(
         sbd=sbd_of(places, cluster),
         machine=machine_of(places, settings),
         agents=agents,
-        keys=None if settings is None else keys_of(settings.keys, settings.pair.node, (ARBITER, settings.pair.peer)),
         status=said,
-        named=() if settings is None else (*named.of_guard(settings), *named.examples(settings)),
     )
 
 
@@ -83,7 +79,7 @@ async def of_site(
         _seen(_replicas(run, replication, settings)),
         _seen(status),
     )
-    return Facts(cluster, None, corosync, replicas, None, None, None, None, said)
+    return Facts(cluster, None, corosync, replicas, None, None, None, said)
 
 
 async def _nothing() -> None:
@@ -147,21 +143,6 @@ async def _agents(settings: GuardSettings) -> dict[str, str | None]:
     if os.geteuid() == 0:  # nobody else may start a program as another user
         seen[facts.OWN_AGENT] = await asyncio.to_thread(stock.clash, facts.OWN_AGENT, user=stock.CONTROLLER)
     return seen
-
-
-def keys_of(keys: Keys, party: str, others: Iterable[str]) -> tuple[str, ...]:
-    """What is wrong with the keys, a sentence each. The arbiter's own may belong to the user that runs the witness."""
-    wrong = []
-    try:
-        wire.load_private(keys.private, named.witness_user() if party == ARBITER else frozenset())
-    except SettingsError as error:
-        wrong.append(f"{keys.private}: {error}")
-    for name in (party, *others):
-        try:
-            wire.load_public(keys.public_dir / f"{name}.pub")
-        except SettingsError as error:
-            wrong.append(f"{name}.pub: {error}")
-    return tuple(wrong)
 
 
 def sbd_of(places: Places, cluster: facts.Cluster | Unseen | None) -> Sbd | Unseen:

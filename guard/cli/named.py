@@ -1,6 +1,6 @@
 """What settings name besides themselves: files (there? whose? open to whom?), and example values left in place.
 
-Nothing is opened and nothing is asked on the network.
+Nothing is opened and nothing is asked on the network; what the program itself makes of them says `guard.cli.starting`.
 """
 
 from __future__ import annotations
@@ -120,6 +120,39 @@ def is_example(address: str) -> bool:
     return any(own.version == net.version and own in net for net in EXAMPLES)
 
 
+def closed_to_witness(settings: WitnessSettings) -> Iterator[Fault]:
+    """What root can read and the witness cannot, which does not run as root. Nothing where its user is not known."""
+    uids = witness_user()
+    if os.geteuid() != 0 or not uids:
+        return
+    uid = min(uids)
+    groups = frozenset(os.getgrouplist(WITNESS_USER, pwd.getpwuid(uid).pw_gid))
+    files = [("keys.private", settings.keys.private), ("keys.public_dir", settings.keys.public_dir)]
+    files += [("keys.public_dir", path) for path in sorted(settings.keys.public_dir.glob("*.pub"))]
+    for key, path in (*files, *((key, path) for key, path, _ in _tls(settings.bus))):
+        closed = closed_to(path, uid, groups)
+        if closed is not None:
+            text = (
+                f"{path} cannot be read by the user {WITNESS_USER}, as whom the witness runs: {closed} is closed to it"
+            )
+            mend = f"chown {WITNESS_USER}: {closed}"
+            yield Fault("file-closed", key, text, f"ls -ld {closed}", mend, starts=False)
+
+
+def closed_to(path: Path, uid: int, groups: frozenset[int]) -> Path | None:
+    """The first part of `path` that this user may not pass or, at its end, read; None: it may, or nothing is there."""
+    for part in (*reversed(path.parents), path):
+        try:
+            seen = part.stat()
+        except OSError:
+            return None
+        wanted = 0o1 if part != path else 0o5 if stat.S_ISDIR(seen.st_mode) else 0o4
+        shift = 6 if seen.st_uid == uid else 3 if seen.st_gid in groups else 0
+        if uid != 0 and (seen.st_mode >> shift) & wanted != wanted:
+            return part
+    return None
+
+
 def _tls(bus: Bus) -> Iterator[tuple[str, Path, Kind]]:
     if bus.tls is not None:
         yield "bus.tls.ca", bus.tls.ca, "public"
@@ -139,10 +172,15 @@ def _fault(key: str, path: Path, kind: Kind, owners: set[int]) -> Fault | None:
     if not stat.S_ISREG(seen.st_mode):
         return Fault("file-missing", key, f"{path} is no file", show, f"correct {key}", starts)
     mode = stat.S_IMODE(seen.st_mode)
+    if not seen.st_size:
+        return Fault("file-empty", key, f"{path} is empty", show, f"write it anew, or correct {key}", starts)
     if mode & FORBIDDEN[kind]:
         what = "change" if kind == "public" else "read or change"
         text = f"{path} has mode {mode:04o}: others may {what} it"
-        return Fault("file-open", key, text, show, f"chmod {WANTED[kind]} {path}", starts or kind != "secret")
+        mend = f"chmod {WANTED[kind]} {path}"
+        if kind != "public" and mode & 0o044:
+            mend += "; whoever read it knows the secret, so then renew it"
+        return Fault("file-open", key, text, show, mend, starts or kind != "secret")
     if seen.st_uid not in owners:
         text = f"{path} belongs to user {seen.st_uid}, who may change it"
         return Fault("file-owner", key, text, show, f"chown root {path}", starts=True)

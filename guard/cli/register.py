@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,16 +64,38 @@ def _made_keys(loaded: Loaded) -> dict[str, Any]:
     needed = [ARBITER, loaded.guard.pair.peer] if loaded.guard is not None else []
     private, folder = settings.keys.private, settings.keys.public_dir
     public, created = folder / f"{party}.pub", False
+    replaced: Path | None = None
     if not private.exists():
         try:
             private.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         except OSError as error:
             raise SettingsError(f"cannot make the folder for {private}", error.strerror or str(error)) from error
+        if public.exists():  # of a key that is gone: nobody could sign for it any more
+            replaced = public.rename(public.with_name(f"{public.name}.old"))
         wire.generate(private, public)
         created = True
+    elif not public.exists():
+        _publish(private, public)
     missing = [name for name in needed if not (folder / f"{name}.pub").is_file()]
-    return {"party": party, "created": created, "private": str(private), "public": str(public), "missing": missing}
+    made = {"party": party, "created": created, "private": str(private), "public": str(public), "missing": missing}
+    return {**made, "replaced": None if replaced is None else str(replaced)}
+
+
+def _publish(private: Path, public: Path) -> None:
+    """The public key anew, from a private key that is there."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    from guard import wire
+    from guard.cli.named import witness_user
+
+    key = wire.load_private(private, witness_user()).public_key()
+    try:
+        public.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        public.write_bytes(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    except OSError as error:
+        why = error.strerror or "it cannot be written"
+        raise SettingsError(f"cannot write the key file {public}", why, f"ls -ld {public.parent}") from error
 
 
 def _init_text(data: Mapping[str, Any]) -> str:
@@ -83,6 +106,11 @@ def _init_text(data: Mapping[str, Any]) -> str:
         lines.append(f"{keys['party']}: the key pair was {'made' if keys['created'] else 'there already'}")
         lines.append(f"  private, stays here: {keys['private']}")
         lines.append(f"  public, copy it into the keys folder of the other parties: {keys['public']}")
+        if keys["replaced"] is not None:
+            lines.append(
+                f"  the old public key is void, kept as {keys['replaced']}: copy the new one over it everywhere,"
+            )
+            lines.append("  then restart the daemons: systemctl restart pairguardd, on the arbiter pairguard-witness")
         lines += [f"  missing here: {name}.pub, copy it from {name}" for name in keys["missing"]]
     match data["outcome"]:
         case "made":

@@ -24,7 +24,7 @@ from guard.adapters.drbd import Drbd
 from guard.adapters.emit import Emitter
 from guard.adapters.groups import group_id, user_name
 from guard.adapters.inbox import told
-from guard.adapters.journal import FileJournal
+from guard.adapters.journal import FileJournal, recorded
 from guard.adapters.netlink import NetlinkLinks
 from guard.adapters.pacemaker import Pacemaker
 from guard.adapters.probe import Probe
@@ -294,12 +294,37 @@ def device(fence: Fence) -> DeviceSettings:
     return DeviceSettings(fence.delegate, dict(fence.options), horizon, fence.timeout, one_stream(fence.delegate))
 
 
+async def trial(settings: GuardSettings, clock: Clock) -> list[tuple[str, PairguardError]]:
+    """What would stop `run` before it serves, each by the key it hangs on. Nothing is made, bound, sent or locked, so
+    it may be asked beside a running guard."""
+    parts: list[tuple[str, Callable[[], object]]] = [
+        ("control.group", lambda: group_id(settings.control.group)),
+        ("limits", lambda: settings.limits.policy(settings.fence[settings.pair.peer].timeout)),
+        ("paths.state", lambda: remembered(recorded(settings.paths.state / f"{settings.pair.node}.journal"))),
+        ("bus", lambda: _bus(settings, clock, None)),
+    ]
+    parts += [(f"fence.{node}", partial(device, fence)) for node, fence in settings.fence.items()]
+    parts += [(f"paths.{name}", partial(folders.makeable, path)) for name, path in settings.paths]
+    engine = snmp_engine.build_engine() if settings.switch else None
+    for number, switch in enumerate(settings.switch, 1):
+        parts.append((f"switch (number {number})", partial(_switch, switch, settings, engine, clock)))
+    found = []
+    for key, build in parts:
+        try:
+            build()
+        except PairguardError as error:
+            found.append((key, error))
+    if engine is not None:
+        snmp_engine.close_engine(engine)
+    return found
+
+
 def _members(members: Any) -> Members:
     found: Members = members
     return found
 
 
-def _bus(settings: GuardSettings, clock: Clock, emit: Emit) -> buses.RunningBus:
+def _bus(settings: GuardSettings, clock: Clock, emit: Emit | None) -> buses.RunningBus:
     pair = settings.pair
     return buses.make(
         settings.bus,
@@ -308,7 +333,7 @@ def _bus(settings: GuardSettings, clock: Clock, emit: Emit) -> buses.RunningBus:
         site=settings.site,
         pair=pair.name,
         clock=clock,
-        on_reject=told(emit),
+        on_reject=None if emit is None else told(emit),
     )
 
 

@@ -55,7 +55,7 @@ class Store:
         except (sqlite3.OperationalError, OSError) as error:  # full, locked, not reachable: that passes
             raise _unavailable(path, "open", error) from error
         except sqlite3.DatabaseError as error:
-            raise Unreadable(f"cannot open the store {path}", str(error), "keep the file, look at the disk") from error
+            raise Unreadable(f"cannot open the store {path}", _why(error), "keep the file, look at the disk") from error
         except Unreadable:
             self.close()
             raise
@@ -82,7 +82,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             raise Unreadable(
                 f"cannot read the store {self.path}",
-                str(error),
+                _why(error),
                 "look at the disk; restore nothing: make new registers (`pairguard init`) while the pairs are whole",
             ) from error
         for name, text in rows:
@@ -167,7 +167,7 @@ def parse_kept(name: str, text: str, path: Path) -> Kept:
             fault = f"it is the row of {kept.pair!r}"
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        fault = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        fault = f"{'.'.join(map(str, first['loc'])) or 'it'} is missing there, or damaged"
     if fault is not None:
         raise Unreadable(
             f"cannot read pair {name} in {path}",
@@ -179,5 +179,26 @@ def parse_kept(name: str, text: str, path: Path) -> Kept:
 
 def _unavailable(path: Path, verb: str, error: Exception) -> Unavailable:
     return Unavailable(
-        f"cannot {verb} the store {path}", str(error), f"look at the disk and at who holds it: fuser -v {path}"
+        f"cannot {verb} the store {path}", _why(error), f"look at the disk and at who holds it: fuser -v {path}"
     )
+
+
+def _why(error: Exception) -> str:
+    """What SQLite or the kernel found, in a person's words (sqlite.org/rescode.html)."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return error.strerror or "it cannot be opened" if isinstance(error, OSError) else "it is damaged"
+    return _FOUND.get(code & 0xFF, f"SQLite fails with code {code}")
+
+
+_FOUND: Mapping[int, str] = {
+    sqlite3.SQLITE_BUSY: "another process has it",
+    sqlite3.SQLITE_LOCKED: "another process has it",
+    sqlite3.SQLITE_READONLY: "it may not be written",
+    sqlite3.SQLITE_PERM: "it may not be opened",
+    sqlite3.SQLITE_IOERR: "the disk fails",
+    sqlite3.SQLITE_CORRUPT: "it is damaged",
+    sqlite3.SQLITE_NOTADB: "it is no store: damaged, or another file",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: its folder is missing, or may not be written",
+}

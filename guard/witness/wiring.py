@@ -16,7 +16,7 @@ from guard.adapters.inbox import told
 from guard.adapters.systemd import SystemdNotifier
 from guard.core.inhibits import shown_inhibits
 from guard.core.messages import ARBITER
-from guard.errors import Refused
+from guard.errors import PairguardError, Refused
 from guard.events import plain
 from guard.ports import Clock, Delivery
 from guard.settings import WitnessSettings
@@ -61,6 +61,27 @@ async def serve(settings: WitnessSettings) -> None:
     finally:
         notifier.stopping()
         store.close()
+
+
+async def trial(
+    settings: WitnessSettings, clock: Clock, owners: frozenset[int] = frozenset()
+) -> list[tuple[str, PairguardError]]:
+    """As `guard.daemon.wiring.trial`, for the witness, whose key may belong to `owners`, the user that it runs as.
+
+    Its store is not looked at: SQLite would touch it.
+    """
+    keys, site = settings.keys, settings.site
+    found: list[tuple[str, PairguardError]] = []
+    try:
+        buses.make(settings.bus, keys, party=ARBITER, site=site, pair="", clock=clock, on_reject=None, owners=owners)
+    except PairguardError as error:
+        found.append(("bus", error))
+    for name, path in settings.paths:
+        try:
+            folders.makeable(path)
+        except PairguardError as error:
+            found.append((f"paths.{name}", error))
+    return found
 
 
 def _reader(arbiter: Arbiter, bus: buses.RunningBus, site: str, clock: Clock) -> Any:

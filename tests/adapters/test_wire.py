@@ -344,7 +344,7 @@ def test_a_private_key_that_others_can_touch_is_refused(tmp_path: Path, mode: in
     """The message says which command mends it."""
     generate(tmp_path / "k", tmp_path / "k.pub")
     (tmp_path / "k").chmod(mode)
-    with pytest.raises(SettingsError, match="chmod 600"):
+    with pytest.raises(SettingsError, match="chmod 0600"):
         load_private(tmp_path / "k")
 
 

@@ -16,6 +16,7 @@ from guard.adapters.control import ControlServer, PeerCred, Progress, anybody
 from guard.cli.main import cli
 from guard.errors import Refused
 from guard.wire import generate
+from tests.adapters.authority import Authority
 
 Answer = Mapping[str, Any] | Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -174,3 +175,31 @@ options = {{ ip = "10.20.30.7", lanplus = "1", password = "swordfish" }}
     )
     file.chmod(0o600)
     return file
+
+
+def with_files(folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Settings that name one file of every kind, all of them in order."""
+    files = {name: folder / name for name in ("ca", "certificate", "key", "auth", "priv", "script")}
+    authority = Authority(folder)
+    authority.ca.rename(files["ca"])
+    for path, made in zip((files["certificate"], files["key"]), authority.issue("fs1a"), strict=True):
+        made.rename(path)
+    for name, path in files.items():
+        if not path.exists():
+            path.write_text("#!/bin/sh\n")
+        path.chmod({"ca": 0o644, "certificate": 0o644, "script": 0o700, "key": 0o640}.get(name, 0o600))
+    more = f"""\
+[fence.fs1a]
+delegate = "fence_ipmilan"
+options = {{ ip = "10.20.30.8", lanplus = "1", password_script = "{files["script"]}" }}
+[bus]
+host = "10.20.40.1"
+tls = {{ ca = "{files["ca"]}", certificate = "{files["certificate"]}", key = "{files["key"]}" }}
+[[switch]]
+name = "agg2"
+host = "10.20.31.2"
+user = "pg"
+auth_file = "{files["auth"]}"
+priv_file = "{files["priv"]}"
+"""
+    return write_settings(folder, more=more), files

@@ -34,7 +34,7 @@ def seen(**changed: Any) -> Facts:
         "replicas": Replicas(parse_config(""), {"r0": parse_config(show)}, {"r0": GATE}),
         "status": {"pairs": [{"pair": "fs1", "register": {"preferred": "fs1a"}}]},
     }
-    return Facts(**{"history": None, "sbd": None, "machine": None, "agents": None, "keys": None, **values, **changed})
+    return Facts(**{"history": None, "sbd": None, "machine": None, "agents": None, **values, **changed})
 
 
 def blind(why: str = "it does not answer") -> Facts:

@@ -430,7 +430,7 @@ def test_keys_that_cannot_be_trusted_stop_the_start(node: Node, refused: Callabl
     said = refused()
     assert "pairguardd: cannot" in said
     if what == "readable by others":
-        assert "chmod 600" in said
+        assert "chmod 0600" in said
 
 
 def test_a_journal_that_cannot_be_believed_stops_the_start(node: Node, refused: Callable[..., str]) -> None:

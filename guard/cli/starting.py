@@ -1,0 +1,62 @@
+"""Would the program start with these settings? Loads what it would load, with the same code, and starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from guard.cli import identity, named, wiring
+from guard.cli.named import Fault
+from guard.core.messages import ARBITER
+from guard.errors import PairguardError
+from guard.settings import GuardSettings, Origin, WitnessSettings
+
+
+async def of_guard(settings: GuardSettings, origin: Origin) -> tuple[Fault, ...]:
+    """Every fault of what a guard's settings name, and what else would stop it."""
+    from guard.daemon.wiring import trial
+
+    pair, tls = settings.pair, settings.bus.tls
+    found = [*identity.keys(settings.keys, pair.node, (ARBITER, pair.peer)), *named.of_guard(settings)]
+    if tls is not None:
+        found += identity.certificate(tls, pair.node, wiring.clock().wall())
+    found += [*named.clear_passwords(settings, origin), *named.examples(settings)]
+    return (*found, *_stopped(await trial(settings, wiring.clock()), found))
+
+
+async def of_witness(settings: WitnessSettings) -> tuple[Fault, ...]:
+    """As `of_guard`. The witness's own key may belong to the user that it runs as."""
+    from guard.witness.wiring import trial
+
+    tls = settings.bus.tls
+    found = [*identity.keys(settings.keys, ARBITER, (), named.witness_user()), *named.of_witness(settings)]
+    found += named.closed_to_witness(settings)
+    if tls is not None:
+        found += identity.certificate(tls, ARBITER, wiring.clock().wall())
+    found += named.examples(settings)
+    return (*found, *_stopped(await trial(settings, wiring.clock(), named.witness_user()), found))
+
+
+def _stopped(trial: Sequence[tuple[str, PairguardError]], known: Sequence[Fault]) -> list[Fault]:
+    """The refusals that no fault has told in better words already."""
+
+    def told(key: str) -> bool:
+        return any(
+            not each.starts and (each.key.startswith(key) or (key == "bus" and each.code == "keys")) for each in known
+        )
+
+    return [
+        Fault(
+            "does-not-start",
+            key,
+            str(type(error)(error.what, error.why)),
+            "pairguard check --settings",
+            _next(error),
+            starts=False,
+        )
+        for key, error in trial
+        if not told(key)
+    ]
+
+
+def _next(error: PairguardError) -> str:
+    return error.next_step or "correct what is named"
