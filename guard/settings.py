@@ -307,6 +307,12 @@ class GuardSettings(Section):
                     f"a shot at {node} may take {longest:g}s (limits.answer + limits.fire + fence.{node}.timeout + "
                     f"limits.wait_margin): limits.agent_wait ({limits.agent_wait:g}s) must be longer"
                 )
+        longest = limits.answer + limits.fire + limits.shot + limits.wait_margin
+        if longest >= limits.agent_wait:
+            raise ValueError(
+                f"a shot may take {longest:g}s (limits.answer + limits.fire + limits.shot + limits.wait_margin), as "
+                f"limits.shot ({limits.shot:g}s) allows: limits.agent_wait ({limits.agent_wait:g}s) must be longer"
+            )
         return self
 
 

@@ -216,6 +216,8 @@ def test_a_file_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
         ('limits = { sampling = "0s" }', ("sampling must be positive",)),
         ('limits = { agent_wait = "30s" }', ("fence.fs1b.timeout", "limits.agent_wait (30s) must be longer")),
         ('limits = { shot = "10s" }', ("fence.fs1b.timeout (20s)", "limits.shot (10s)")),
+        ('limits = { shot = "60s" }', ("limits.shot (60s)", "limits.agent_wait (50s) must be longer")),
+        ('limits = { shot = "36.2s" }', ("a shot may take 50s", "limits.agent_wait (50s) must be longer")),
     ],
 )
 def test_impossible_relations_are_refused(tmp_path: Path, more: str, words: tuple[str, ...]) -> None:
