@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import tempfile
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -56,7 +58,7 @@ def up(where: Path | None, bus: str, pairs: int, stock: int, as_json: bool, conf
 
     box, plan = _box(where, config), _plan(pairs, stock, bus)
     _say(embedded(plan), as_json)
-    _run(_up(box, plan, lambda text: _say(text, as_json)))
+    _run(_up(box, plan, lambda text: _say(text, as_json)), where)
     said = {
         "schema": "pairguard.sandbox-up/1",
         "dir": str(box.layout.folder),
@@ -89,7 +91,7 @@ async def _up(box: Sandbox, plan: Plan, say: Callable[[str], None]) -> None:
 @pair_names
 def freeze(where: Path | None, links_only: bool, pairs: Sequence[str], as_json: bool, config: str | None) -> None:
     """The switches of PAIR (all) stop forwarding and keep what they are sent."""
-    said = _run(_box(where, config).ask("freeze", pairs=list(pairs), links_only=links_only))
+    said = _run(_box(where, config).ask("freeze", pairs=list(pairs), links_only=links_only), where)
     text = f"frozen: {', '.join(said['pairs'])}\nnext: {_words('heal', where)}"
     answer({"schema": "pairguard.sandbox-freeze/1", **said}, text, GO, as_json=as_json)
 
@@ -99,7 +101,7 @@ def freeze(where: Path | None, links_only: bool, pairs: Sequence[str], as_json: 
 @pair_names
 def heal(where: Path | None, pairs: Sequence[str], as_json: bool, config: str | None) -> None:
     """The switches of PAIR (all) forward again, first what was stuck."""
-    said = _run(_box(where, config).ask("heal", pairs=list(pairs)))
+    said = _run(_box(where, config).ask("heal", pairs=list(pairs)), where)
     text = f"healed: {', '.join(said['pairs'])}\nnext: {_words('status', where)}"
     answer({"schema": "pairguard.sandbox-heal/1", **said}, text, GO, as_json=as_json)
 
@@ -109,7 +111,7 @@ def heal(where: Path | None, pairs: Sequence[str], as_json: bool, config: str | 
 @click.argument("node")
 def kill(where: Path | None, node: str, as_json: bool, config: str | None) -> None:
     """NODE dies: its kernel stops, its power stays on."""
-    said = _run(_box(where, config).ask("kill", node=node))
+    said = _run(_box(where, config).ask("kill", node=node), where)
     text = f"{node} is dead\nnext: {_words('status', where)}"
     answer({"schema": "pairguard.sandbox-kill/1", **said}, text, GO, as_json=as_json)
 
@@ -118,7 +120,7 @@ def kill(where: Path | None, node: str, as_json: bool, config: str | None) -> No
 @folder
 def status(where: Path | None, as_json: bool, config: str | None) -> None:
     """What the machines do, and what their guards say of it."""
-    said = _run(_box(where, config).status())
+    said = _run(_box(where, config).status(), where)
     answer(said, _screen(said), GO, as_json=as_json)
 
 
@@ -128,7 +130,7 @@ def status(where: Path | None, as_json: bool, config: str | None) -> None:
 def down(where: Path | None, keep: bool, as_json: bool, config: str | None) -> None:
     """End every process that `up` started, and no other."""
     box = _box(where, config)
-    ended = _run(box.down(keep=keep))
+    ended = _run(box.down(keep=keep), where)
     said = {"schema": "pairguard.sandbox-down/1", "dir": str(box.layout.folder), "ended": ended, "kept": keep}
     text = f"down: {len(ended)} processes ended" + (f"; logs in {box.layout.folder}/log" if keep else "")
     answer(said, text, GO, as_json=as_json)
@@ -151,7 +153,7 @@ def demo(where: Path | None, bus: str, pairs: int, json_out: Path | None, as_jso
     _say(embedded(plan), as_json)
     with tempfile.TemporaryDirectory(prefix="pgs-") as fresh:
         box = _box(where or Path(fresh) / "s", config)
-        result = _run(_demo(box, plan, lambda text: _say(text, as_json)))
+        result = _run(_demo(box, plan, lambda text: _say(text, as_json)), where)
     if json_out is not None:
         json_out.parent.mkdir(parents=True, exist_ok=True)
         json_out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -194,10 +196,18 @@ def _plan(pairs: int, stock: int, bus: str) -> Plan:
     return Plan(guarded, tuple(f"stock{n}" for n in range(1, stock + 1)), bus)
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, T], where: Path | None) -> T:
+    """A refusal names the next command; it works on the same sandbox only with the same folder."""
     import asyncio
 
-    return asyncio.run(work)
+    try:
+        return asyncio.run(work)
+    except PairguardError as error:
+        following = _OURS.sub(lambda found: _words(found[1], where), error.next_step)
+        raise type(error)(error.what, error.why, following) from error
+
+
+_OURS = re.compile(r"pairguard sandbox (\w+)")
 
 
 def _say(text: str, as_json: bool) -> None:
@@ -208,7 +218,7 @@ def _say(text: str, as_json: bool) -> None:
 
 
 def _words(command: str, where: Path | None) -> str:
-    return f"pairguard sandbox {command}" + (f" --dir {where}" if where is not None else "")
+    return f"pairguard sandbox {command}" + (f" --dir {shlex.quote(str(where))}" if where is not None else "")
 
 
 def _screen(said: Mapping[str, Any]) -> str:
