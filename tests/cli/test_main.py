@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from guard.cli.main import COMMANDS
+from guard.cli.main import COMMANDS, cli
 from tests.cli.desk import Desk, fits, pairguard
 
 HEAVY = ("pydantic", "pysnmp", "pyroute2", "aiomqtt", "structlog", "cryptography", "asyncio")
@@ -31,15 +34,39 @@ def test_help_imports_nothing_heavy() -> None:
     assert imported.isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("words", [[], *([name] for name in OURS), ["switch", "probe"]], ids=" ".join)
-def test_every_command_has_a_help_of_80_columns(words: list[str]) -> None:
-    """Help exists for each command, fits, and names --json and --config."""
-    done = pairguard(*words, "--help")
-    assert done.exit_code == 0
+def every(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Each command below this one by its words, and whether it is a group of others."""
+    group = isinstance(command, click.Group)
+    yield words, group
+    if isinstance(command, click.Group):
+        ctx = click.Context(command)
+        for name in command.list_commands(ctx):
+            found = command.get_command(ctx, name)
+            assert found is not None, name
+            yield from every(found, *words, name)
+
+
+def test_every_command_has_a_help_of_80_columns() -> None:
+    """All of them are walked, also those of groups, at any width: each fits, and names --json and --config."""
+    walked = dict(every(cli))
+    assert {("switch", "probe"), ("sandbox", "up"), ("init",)} <= set(walked)
+    for words, group in walked.items():
+        for columns in ("40", "80", "200"):
+            done = pairguard(*words, "--help", env={"COLUMNS": columns})
+            assert done.exit_code == 0, words
+            fits(done.stdout)
+        if not group:
+            assert "--json" in done.stdout, words
+            assert "--config" in done.stdout, words
+
+
+@pytest.mark.parametrize("program", ["guard.daemon.main", "guard.witness.main"])
+def test_the_help_of_a_daemon_has_80_columns_too(program: str) -> None:
+    """On a wide screen as well."""
+    line = [sys.executable, "-m", program, "--help"]
+    env = {**os.environ, "COLUMNS": "200"}
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=True, env=env)
     fits(done.stdout)
-    if words and words != ["switch"]:
-        assert "--json" in done.stdout
-        assert "--config" in done.stdout
 
 
 def test_the_list_names_every_command_that_is_here_and_no_other() -> None:
