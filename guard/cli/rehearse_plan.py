@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -91,6 +93,8 @@ def load(asked: Asked, *, keys: bool) -> Loaded:
 def export(asked: Asked) -> NoReturn:
     """Show the survey, and write it."""
     file = asked.export
+    if file is not None:
+        writable(file, "--export")
     found = survey_of(asked, load(asked, keys=False))
     data = found.json()
     if file is not None:
@@ -113,11 +117,31 @@ def _survey_text(found: Survey, file: Path | None) -> str:
     return "\n".join([*lines, *([] if file is None else [f"written: {file}"])])
 
 
+def writable(file: Path, option: str) -> None:
+    """Before anything is played or read: nobody should wait for a file that cannot be written. Nothing is made."""
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        why = f"{folder} is {'no folder' if folder.exists() else 'not there'}"
+        raise PairguardError(f"cannot write {file}", why, f"mkdir -p {folder}, or give another {option}")
+    if file.is_dir():
+        raise PairguardError(f"cannot write {file}", "it is a folder", f"give {option} a file in it")
+    if not os.access(file if file.exists() else folder, os.W_OK):
+        raise PairguardError(f"cannot write {file}", "this user may not write there", f"give another {option}")
+
+
+def makeable(folder: Path, option: str) -> None:
+    """As `writable`, of a folder that is made when something goes into it."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = f"{there} is no folder" if not there.is_dir() else f"this user may not write in {there}"
+        raise PairguardError(f"cannot write {folder}", why, f"give another {option}")
+
+
 def write(file: Path, data: Mapping[str, Any]) -> None:
     try:
         file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise PairguardError(f"cannot write {file}", str(error), "give another file") from error
+        raise PairguardError(f"cannot write {file}", error.strerror or "it fails", "give another file") from error
 
 
 # ------------------------------------------------------------------ a plan
@@ -126,10 +150,16 @@ def write(file: Path, data: Mapping[str, Any]) -> None:
 def play(asked: Asked, plan: Path) -> NoReturn:
     """Play every step and every rollback on every pair, and write the record."""
     from guard import plan as plans
+    from guard.cli.render import wrapped
     from guard.rehearsal import planned, transcript
+    from guard.rehearsal import tally as tallies
     from guard.rehearsal.tally import Played, Tally
 
     written = plans.load(plan)
+    file = asked.record or Path(f"{written.plan.change}.record.json")
+    stories_in = asked.out or Path(f"pairguard-rehearse-{written.plan.change}")
+    writable(file, "--record")
+    makeable(stories_in, "--out")
     loaded = load(asked, keys=not asked.unsigned)
     survey = survey_of(asked, loaded)
     seal = _sealer(loaded, survey, asked.unsigned)
@@ -147,13 +177,26 @@ def play(asked: Asked, plan: Path) -> NoReturn:
     except KeyboardInterrupt:
         why = "it was interrupted before all was played, and half a rehearsal proves nothing"
         refuse(PairguardError("cannot write a record", why, "run it again"), as_json=asked.as_json, code=UNVERIFIED)
-    file = asked.record or Path(f"{written.plan.change}.record.json")
     content = seal(_content(played, tally))
     write(file, content)
-    stories = _stories(tally, asked.out or Path(f"pairguard-rehearse-{written.plan.change}"), played.commit)
+    reasons = [
+        f"{wrapped(text, hang=2)}\nreplay: {again(asked, plan)} --seed {seed} --runs 1"
+        for text, seed in tallies.reasons(tally)
+    ]
+    stories = _stories(tally, stories_in, played.commit)
     ended = GO if tally.kept else GUARD
-    text = "\n\n".join((_screen(played, tally, file, asked.unsigned), *stories))
+    text = "\n\n".join((_screen(played, tally, file, asked.unsigned), *reasons, *stories))
     answer({**content, "exit": ended, "record": str(file)}, text, ended, as_json=asked.as_json)
+
+
+def again(asked: Asked, plan: Path) -> str:
+    """The command that plays it again; seed and runs are added to it."""
+    words = ["pairguard", "rehearse", "--plan", str(plan)]
+    for site in asked.sites:
+        words += ["--site", site] if site else ["--site"]
+    words += ["--said", str(asked.said)] if asked.said is not None else []
+    words += ["--config", asked.config] if asked.config is not None else []
+    return shlex.join([*words, *(["--unsigned"] if asked.unsigned else [])])
 
 
 def _content(played: Played, tally: Tally) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from guard.rehearsal.planned import CAP_S, HELD, Came, Course, upper
 from guard.rehearsal.report import UNMET
 from guard.survey import Survey
 
+REASONS_MAX = 4  # kinds of failures that are told on the screen
 FAILURES_MAX = 100  # that many are named; all are counted
 
 
@@ -205,6 +206,35 @@ def said(guessed: Mapping[str, Sequence[Guess]]) -> list[str]:
         else f"UNKNOWN {each.fact}: {each.why}; {each.because}"
         for each in found.values()
     ]
+
+
+def reasons(tally: Tally) -> list[tuple[str, int]]:
+    """What broke, each kind of it once with its first case; and the seed that plays that case again.
+
+    A promise that is broken without a story (a hold that came too late) is told here alone."""
+    kinds: dict[tuple[str, str, int], list[Came]] = {}
+    for came in tally.failures:
+        if came.failure is not None:
+            kind = (came.failure.rule, tally.courses[came.course].subject.pair, came.case.number)
+            kinds.setdefault(kind, []).append(came)
+    told = []
+    for (rule, pair, step), cases in list(kinds.items())[:REASONS_MAX]:
+        first = cases[0]
+        course, manner = tally.courses[first.course], first.case.name.partition("-")[2]
+        why = "" if first.failure is None else first.failure.why
+        how = "held beforehand" if course.held else "not held beforehand"
+        case = f"step {step} ({manner}) on {pair}, {how}, world {course.way}, seed {first.seed}"
+        told.append(
+            (f"{WHAT.get(rule, f'rule {rule} is broken')}, {len(cases)} times: {why}; first: {case}", first.seed)
+        )
+    return told
+
+
+WHAT: Mapping[str, str] = {
+    "promise": "a promise is broken",
+    "liveness": "the pair did not become whole again",
+    "invariant": "an invariant of the code is broken",
+}
 
 
 def capped(steps: Sequence[Step]) -> list[str]:

@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from guard.plan import load
+from guard.rehearsal.planned import NOT_HELD, Came, cases, courses
+from guard.rehearsal.site import Failure
+from guard.rehearsal.tally import Tally, reasons
 from guard.survey import Fact, Value, read
 from guard.wire import generate
 from tests.cli.desk import fits, one_object, pairguard, write_settings
@@ -219,10 +223,51 @@ def test_a_broken_rule_ends_with_89_and_is_never_verified(site: Site) -> None:
     fits("\n".join(line for line in done.stdout.splitlines() if not line.startswith("replay: ")))
     assert done.exit_code == 89
     assert "BROKEN" in done.stdout
-    assert "L1" in done.stdout
+    reason, replay = done.stdout.split("BROKEN in ")[1].split("\n\n")[1].rsplit("\n", 1)
+    assert reason.startswith("rule L1 is broken, ")
+    assert "step 1 (" in " ".join(reason.split())
+    assert replay.startswith(f"replay: pairguard rehearse --plan {site.plan} --site {slow}")
+    assert replay.endswith(" --seed 1 --runs 1")
     assert list((site.folder / "out").rglob("*.jsonl"))
     found = one_object(site.verify("--json", survey=slow), "pairguard.rehearsal-verify/1")
     assert (found["exit"], found["reasons"]) == (81, ["promises-broken"])
+
+
+def test_a_promise_that_is_broken_without_a_story_is_told_with_its_seed() -> None:
+    """A hold that came too late breaks no rule and leaves no transcript: which step, on which pair, why, which seed."""
+    survey, plan = read(EXAMPLE / "survey.json"), load(EXAMPLE / "plan.toml").plan
+    tally = Tally(courses(plan, survey))
+    case = cases(plan)[0]
+    late = Failure("promise", NOT_HELD, "pair-1", 0, 60.0)
+    tally.add([Came(0, 7, case, 0, held=False, failure=late), Came(0, 8, case, 0, held=False, failure=late)])
+    [(text, seed)] = reasons(tally)
+    assert seed == 7
+    assert text.startswith(f"a promise is broken, 2 times: {NOT_HELD}; first: step 1 (well) on ")
+    assert text.endswith("seed 7")
+
+
+@pytest.mark.parametrize("words", [("--record", "DIR/no/record.json"), ("--out", "FILE/out")])
+def test_a_target_that_cannot_be_written_is_refused_before_anything_is_played(
+    site: Site, words: tuple[str, str]
+) -> None:
+    """Neither the survey nor the plan's world is looked at: both are missing here. Nothing is made."""
+    option, target = words[0], words[1].replace("DIR", str(site.folder)).replace("FILE", str(site.plan))
+    given = ("--plan", str(site.plan), "--site", str(site.folder / "none.json"), option, target)
+    done = pairguard("rehearse", *given, config=site.config)
+    assert done.exit_code == 85
+    fits(done.stderr)
+    said = "".join(done.stderr.split())
+    assert f"cannotwrite{target}" in said
+    assert option in said
+    assert not site.record.exists()
+    assert not (site.folder / "no").exists()
+
+
+def test_a_survey_that_cannot_be_written_is_refused_first(site: Site) -> None:
+    """--export: 85, with the folder that is missing."""
+    done = pairguard("rehearse", "--site", str(site.folder / "none.json"), "--export", str(site.folder / "no" / "x"))
+    assert done.exit_code == 85
+    assert "mkdir -p" in done.stderr
 
 
 def test_what_was_not_known_stands_on_the_screen(site: Site) -> None:
