@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 from typing import Protocol
 
@@ -45,9 +46,15 @@ def make(
     if settings.kind == "hub":
         address = settings.socket if settings.socket is not None else (settings.host, settings.port)
         return HubBus(signer, keyring, clock, address=address, on_reject=on_reject)
+    return MqttBus(
+        signer, keyring, clock, host=settings.host, port=settings.port, tls=secured(settings), on_reject=on_reject
+    )
+
+
+def secured(settings: BusSettings) -> ssl.SSLContext | None:
+    """TLS as the settings name it, None without. `SettingsError` for a file that is missing or does not fit."""
     tls = settings.tls
-    context = None if tls is None else tls_context(tls.ca, tls.certificate, tls.key, tls.server_name)
-    return MqttBus(signer, keyring, clock, host=settings.host, port=settings.port, tls=context, on_reject=on_reject)
+    return None if tls is None else tls_context(tls.ca, tls.certificate, tls.key, tls.server_name)
 
 
 def secret_of(path: Path) -> str:

@@ -51,7 +51,8 @@ class User:
 
     def __post_init__(self) -> None:
         if min(len(self.auth_key), len(self.priv_key)) < 8:
-            raise SettingsError(f"cannot use the SNMPv3 user {self.name}", "a pass phrase is shorter than 8 characters")
+            why = "a pass phrase is shorter than 8 characters"
+            raise SettingsError(f"cannot use the SNMPv3 user {self.name}", why, "give the switch and us a longer one")
 
 
 Credentials = Community | User

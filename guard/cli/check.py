@@ -151,7 +151,7 @@ def _of_named(faults: Sequence[Fault]) -> list[Finding]:
 
     def finding(each: Fault) -> Finding:
         severity: Literal["trap", "note"] = "note" if each.code == "cleartext-password" else "trap"
-        return Finding(each.code, severity, "settings", each.key, f"{each.key}: {each.text}", each.show, each.mend)
+        return Finding(each.code, severity, "settings", each.key, each.text, each.show, each.mend)
 
     return [finding(each) for each in faults]
 
@@ -161,7 +161,7 @@ def _settings_findings(trouble: SettingsError | None) -> list[Finding]:
 
     if trouble is None:
         return []
-    text = f"{trouble.what}: {' '.join(trouble.why.split())}"
+    text = f"{trouble.what}: {'; '.join(line.strip() for line in trouble.why.strip().splitlines())}"
     mend = trouble.next_step or "correct the file that is named"
     return [Finding("settings", "trap", "settings", "settings", text, "pairguard check --settings", mend)]
 

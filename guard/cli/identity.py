@@ -75,7 +75,8 @@ def _raw(key: Ed25519PublicKey) -> bytes:
 
 
 def _broken(subject: str, path: Path, error: SettingsError, *, starts: bool) -> Fault:
-    return Fault("keys", subject, str(SettingsError(error.what, error.why)), f"ls -l {path}", error.next_step, starts)
+    text = str(SettingsError(error.what.removesuffix(f" {path}"), error.why))
+    return Fault("keys", subject, text, f"ls -l {path}", error.next_step.removeprefix("run: "), starts)
 
 
 def _mixed(own: Keys, party: str, mine: bytes | None, public: Mapping[str, bytes]) -> Iterator[Fault]:

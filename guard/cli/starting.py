@@ -37,26 +37,15 @@ async def of_witness(settings: WitnessSettings) -> tuple[Fault, ...]:
 
 
 def _stopped(trial: Sequence[tuple[str, PairguardError]], known: Sequence[Fault]) -> list[Fault]:
-    """The refusals that no fault has told in better words already."""
-
-    def told(key: str) -> bool:
-        return any(
-            not each.starts and (each.key.startswith(key) or (key == "bus" and each.code == "keys")) for each in known
-        )
-
-    return [
-        Fault(
-            "does-not-start",
-            key,
-            str(type(error)(error.what, error.why)),
-            "pairguard check --settings",
-            _next(error),
-            starts=False,
-        )
-        for key, error in trial
-        if not told(key)
-    ]
-
-
-def _next(error: PairguardError) -> str:
-    return error.next_step or "correct what is named"
+    """The refusals that no fault has told in better words already; the bus needs its keys and its TLS files."""
+    stops = [each.key for each in known if not each.starts]
+    keys = any(each.code == "keys" and not each.starts for each in known)
+    found: list[Fault] = []
+    for key, error in trial:
+        if any(each.startswith(key) for each in stops) or (key == "bus" and keys):
+            continue
+        stops.append(key)
+        text = str(type(error)(error.what, error.why))
+        mend = error.next_step.removeprefix("run: ") or f"correct {key} in the settings"
+        found.append(Fault("does-not-start", key, text, "pairguard check --settings", mend, starts=False))
+    return found

@@ -300,11 +300,12 @@ async def trial(settings: GuardSettings, clock: Clock) -> list[tuple[str, Pairgu
     parts: list[tuple[str, Callable[[], object]]] = [
         ("control.group", lambda: group_id(settings.control.group)),
         ("limits", lambda: settings.limits.policy(settings.fence[settings.pair.peer].timeout)),
+        *((f"paths.{name}", partial(folders.makeable, path)) for name, path in settings.paths),
         ("paths.state", lambda: remembered(recorded(settings.paths.state / f"{settings.pair.node}.journal"))),
+        ("bus.tls", lambda: buses.secured(settings.bus)),
         ("bus", lambda: _bus(settings, clock, None)),
     ]
     parts += [(f"fence.{node}", partial(device, fence)) for node, fence in settings.fence.items()]
-    parts += [(f"paths.{name}", partial(folders.makeable, path)) for name, path in settings.paths]
     engine = snmp_engine.build_engine() if settings.switch else None
     for number, switch in enumerate(settings.switch, 1):
         parts.append((f"switch (number {number})", partial(_switch, switch, settings, engine, clock)))

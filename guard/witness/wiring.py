@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from guard.adapters import bus as buses
@@ -71,16 +72,20 @@ async def trial(
     Its store is not looked at: SQLite would touch it.
     """
     keys, site = settings.keys, settings.site
-    found: list[tuple[str, PairguardError]] = []
-    try:
-        buses.make(settings.bus, keys, party=ARBITER, site=site, pair="", clock=clock, on_reject=None, owners=owners)
-    except PairguardError as error:
-        found.append(("bus", error))
-    for name, path in settings.paths:
+
+    def bus() -> object:
+        return buses.make(
+            settings.bus, keys, party=ARBITER, site=site, pair="", clock=clock, on_reject=None, owners=owners
+        )
+
+    parts: list[tuple[str, Callable[[], object]]] = [("bus.tls", partial(buses.secured, settings.bus)), ("bus", bus)]
+    parts += [(f"paths.{name}", partial(folders.makeable, path)) for name, path in settings.paths]
+    found = []
+    for key, build in parts:
         try:
-            folders.makeable(path)
+            build()
         except PairguardError as error:
-            found.append((f"paths.{name}", error))
+            found.append((key, error))
     return found
 
 

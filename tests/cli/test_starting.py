@@ -53,11 +53,11 @@ def locked_key(files: dict[str, Path]) -> None:
 
 
 BROKEN: dict[str, tuple[Break, str, str]] = {  # what is done, the key it hangs on, and a word of the reason
-    "another party's TLS key": (another_key, "bus", "is not its key"),
-    "a damaged TLS key": (lambda f: f["key"].write_text("nothing\n"), "bus", "no PEM"),
-    "a damaged certificate": (lambda f: f["certificate"].write_text("nothing\n"), "bus", "no PEM"),
-    "a damaged CA": (lambda f: f["ca"].write_text("nothing\n"), "bus", "no certificate in PEM"),
-    "a key with a pass phrase": (locked_key, "bus", "pass phrase"),
+    "another party's TLS key": (another_key, "bus.tls", "is not its key"),
+    "a damaged TLS key": (lambda f: f["key"].write_text("nothing\n"), "bus.tls", "no PEM"),
+    "a damaged certificate": (lambda f: f["certificate"].write_text("nothing\n"), "bus.tls", "no PEM"),
+    "a damaged CA": (lambda f: f["ca"].write_text("nothing\n"), "bus.tls", "no certificate in PEM"),
+    "a key with a pass phrase": (locked_key, "bus.tls", "pass phrase"),
     "an empty CA": (lambda f: f["ca"].write_text(""), "bus.tls.ca", "is empty"),
     "an empty SNMP secret": (lambda f: f["auth"].write_text(""), "switch (number 1).auth_file", "is empty"),
     "a blank SNMP secret": (lambda f: f["auth"].write_text(" \n"), "switch (number 1)", "it is empty"),
@@ -121,6 +121,20 @@ def test_a_password_script_that_prints_nothing_is_told(folder: Path) -> None:
     file, files = with_switch(folder)
     files["script"].write_text("")
     assert [(f["code"], f["starts"]) for f in faults(file)] == [("file-empty", True)]
+
+
+def test_all_that_would_stop_the_start_is_told_at_once(folder: Path) -> None:
+    """A key that is open to others hides no TLS file, and nothing is told twice."""
+    file, files = with_switch(folder)
+    files["key"].write_text("nothing\n")
+    files["priv"].write_text("short\n")
+    private = folder / "keys" / "private.pem"
+    private.chmod(0o604)
+    assert [each["key"] for each in faults(file)] == [str(private), "bus.tls", "switch (number 1)"]
+    full = one_object(pairguard("check", "--json", config=file), "pairguard.check/1")
+    for each in full["findings"]:
+        assert not each["text"].startswith(each["subject"] + ":"), each
+        assert not each["mend"].startswith("run: "), each
 
 
 # ------------------------------------------------------------------ files of the wrong party
@@ -253,7 +267,7 @@ def test_the_witness_is_tried_too(folder: Path) -> None:
     authority.issue("fs1a")[1].rename(key)
     key.chmod(0o600)
     assert {(each["code"], each["key"]) for each in faults(file) if each["code"] not in closed} == {
-        ("does-not-start", "bus")
+        ("does-not-start", "bus.tls")
     }
     shutil.copy(folder / "fs1b.pem", folder / "arbiter.pem")
     assert "keys-mixed" in {each["code"] for each in faults(file)}
