@@ -298,7 +298,7 @@ def _records(payload: bytes, path: Path) -> list[Record]:
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"cannot read {path}", f"a whole frame holds no JSON: {error}") from error
+        raise Unreadable(f"cannot read {path}", "a whole frame holds no JSON, although its sum is right") from error
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise Unreadable(f"cannot read {path}", "a whole frame holds no list of records")
     return value

@@ -75,6 +75,7 @@ def _settings(
     """As the settings know the switch, or as the options say."""
     from pydantic import ValidationError
 
+    from guard import documents
     from guard.cli import wiring
     from guard.settings import SwitchSettings
 
@@ -93,7 +94,8 @@ def _settings(
     try:
         return SwitchSettings.model_validate({"name": name, "host": host, "timeout": "0.9s", **wanted, **more})
     except ValidationError as error:
-        said = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors(include_url=False))
+        told = [str(fault["msg"]).removeprefix("Value error, ") for fault in error.errors(include_url=False)]
+        said = "; ".join(documents.ordered(text) for text in told)
         raise SettingsError(f"cannot probe {host}", said, "see: pairguard switch probe --help") from error
 
 

@@ -61,7 +61,7 @@ def _read(last: Mapping[str, object]) -> Memory:
         memory = _MEMORY.validate_python(fields)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise _unreadable(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise _unreadable(f"{'.'.join(map(str, first['loc']))} is missing there, or damaged") from error
     plain = _plain(memory)
     if plain != fields:
         differ = sorted(name for name in {*plain, *fields} if plain.get(name, ...) != fields.get(name, ...))

@@ -90,8 +90,10 @@ def test_a_field_that_is_missing_or_unknown_stops_the_start() -> None:
                 owner["barred_for_ever"] = True
             if any(owner is holder for holder in named(bad["memory"], optional)):
                 continue
-            with pytest.raises(Unreadable, match="cannot read the guard's memory"):
+            with pytest.raises(Unreadable, match="cannot read the guard's memory") as caught:
                 remembered([bad])
+            assert "Field required" not in str(caught.value)
+            assert "nput" not in str(caught.value)
     assert count > 50
 
 
