@@ -224,9 +224,10 @@ def hold(
     """Hold the pair by hand: nothing claims, nothing shoots, the cluster is in maintenance.
 
     A lease that runs out never re-arms the pair by itself: it stays held until
-    a release is proven safe. Exit codes: 0 held and read back on both nodes,
-    82 this key holds for another reason; 83 not (yet) held: what is braked stays
-    braked; 84 no such pair; 85 no guard answers.
+    a release is proven safe. The same order again is the same hold: it extends
+    nothing. Exit codes: 0 held and read back on both nodes, 82 this key holds
+    for another reason; 83 not (yet) held: what is braked stays braked; 84 no
+    such pair; 85 no guard answers.
     """
     from guard.cli import wiring
 
