@@ -99,6 +99,7 @@ class SnmpSwitch:
         timeout_s: float,
         *,
         peer_link: str | None = None,
+        map_s_max: float = MAP_S_MAX,
     ) -> None:
         self.name = name
         self.profile = profile
@@ -106,7 +107,7 @@ class SnmpSwitch:
         self._port = port
         self._engine = engine
         self._clock = clock
-        self._timeout_s = timeout_s
+        self._timeout_s, self._map_s_max = timeout_s, map_s_max
         self._if_index = {**ports, **lags}
         if len(self._if_index) != len(ports) + len(lags):
             raise SettingsError(f"cannot watch switch {name}", "a port and a LAG have the same name")
@@ -127,7 +128,7 @@ class SnmpSwitch:
         """One GET, no retry. `at` is the moment of asking: what is said is not older than that, caches apart.
 
         Takes at most `timeout_s` + 0.25 s for each GET (one, unless the switch once said `tooBig`), and
-        `MAP_S_MAX` more when ports must be mapped.
+        `map_s_max` more when ports must be mapped.
         """
         asked = self._clock.now()
         try:
@@ -217,7 +218,7 @@ class SnmpSwitch:
         """Bridge ports of the ports that matter, and first rows of the profile's columns. Kept until a restart."""
         self._map_after = after(self._clock.now(), MAP_RETRY_S)
         try:
-            async with asyncio.timeout(MAP_S_MAX):
+            async with asyncio.timeout(self._map_s_max):
                 pairs = await self._walk(BASE_PORT_IF_INDEX) if self.profile.standard.stp_ports else {}
                 rows = {}
                 for entry in self.profile.mlag:

@@ -19,7 +19,6 @@ from pyasn1.codec.ber import decoder, encoder
 from pysnmp.proto import rfc1902, rfc1905
 from pysnmp.proto.api import v2c
 
-from guard.adapters import snmp
 from guard.adapters.clock import BootClock
 from guard.adapters.snmp import SnmpSwitch
 from guard.adapters.snmp_engine import Community, Credentials, User, build_engine, close_engine
@@ -263,12 +262,11 @@ async def test_wrong_secrets_are_silence(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_nexus(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_nexus() -> None:
     """A Nexus' recording reads whole; spanning-tree states come with the second poll, through bridge ports."""
-    monkeypatch.setattr(snmp, "MAP_S_MAX", 60.0)  # a busy machine walks longer than a switch may
     async with agent(serving(recording("cisco-nxos-n5548-t1"))) as (port, _):
         with engine() as made:
-            switch = watch(port, made, ports=N5548)
+            switch = watch(port, made, ports=N5548, map_s_max=60.0)  # a busy machine walks longer than 3 s
             first, second = await switch.poll(), await switch.poll()
     assert first.stp_ports == ()
     assert dict(second.stp_ports) == {"server": "forwarding", "uplink": "forwarding"}
