@@ -13,10 +13,15 @@ State = TypeVar("State")
 
 def altered(state: State, **changed: Any) -> State:
     """A copy of `state` with `changed`. Raises TypeError for a name that is no field of it."""
+    return with_changed(state, changed)
+
+
+def with_changed(state: State, changed: dict[str, Any]) -> State:
+    """The same, of names and values."""
     known = vars(state)
-    copy = object.__new__(type(state))
-    fields = vars(copy)
-    fields.update(known, **changed)
+    fields = known | changed
     if len(fields) != len(known):
         raise TypeError(f"a {type(state).__name__} has no {sorted(changed.keys() - known.keys())}")
+    copy = object.__new__(type(state))
+    object.__setattr__(copy, "__dict__", fields)
     return copy

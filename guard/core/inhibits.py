@@ -105,6 +105,8 @@ def _lifted(pair: Pair, persons: InhibitView) -> Pair:
 
 def count_leases(pair: Pair, now: Instant) -> Pair:
     """Keep the rest of a lease once a minute, and when it has run out: it ends nothing here, people are told."""
+    if not any(view.lease_s for view in pair.kept.inhibits.values()):
+        return pair
     counted = {view.id: view for view in shown_inhibits(pair, now)}
     due = {
         name: counted[name]

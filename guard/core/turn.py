@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from guard.core import disturbance
-from guard.core.altered import altered
+from guard.core.altered import with_changed
 from guard.core.attest import Halves
 from guard.core.evidence import (
     ClusterView,
@@ -186,6 +186,9 @@ class Guard:
     paged: frozenset[str] = frozenset()
 
 
+NOTHING = Step(None, ())  # what most turns come to
+
+
 class Turn:
     """One step in the making."""
 
@@ -198,7 +201,7 @@ class Turn:
     # ---- state
 
     def put(self, **changed: Any) -> None:
-        self.guard = altered(self.guard, **changed)
+        self.guard = with_changed(self.guard, changed)
 
     def remember(self, **changed: Any) -> None:
         self.put(memory=replace(self.guard.memory, **changed))
@@ -241,7 +244,10 @@ class Turn:
 
     def step(self) -> Step:
         memory, before = self.guard.memory, self._memory_before
-        return Step(memory if memory is not before and memory != before else None, tuple(self._effects))
+        changed = memory is not before and memory != before
+        if not changed and not self._effects:
+            return NOTHING
+        return Step(memory if changed else None, tuple(self._effects))
 
     # ---- time
 

@@ -175,6 +175,8 @@ class Disks:
 
     def tick(self) -> None:
         self.turning = False
+        if self.still_hears():
+            return
         for name in ("A", "B"):
             node, mine = self.world.nodes[name], self.of[name]
             if not node.runs() or mine.link not in UP_LINKS:
@@ -194,12 +196,16 @@ class Disks:
         if meet and self.world.rng.random() < 0.25:
             self._handshake()
 
-    def still_hears(self) -> None:
+    def still_hears(self) -> bool:
         """Until this moment both ends heard each other, if nothing is wrong yet."""
         a, b = self.of["A"], self.of["B"]
-        met = a.link in UP_LINKS and b.link in UP_LINKS and a.conn == b.conn
-        if met and self._path() and all(node.runs() for node in self.world.nodes.values()):
-            a.heard = b.heard = self.world.now
+        if a.conn != b.conn or a.link not in UP_LINKS or b.link not in UP_LINKS or not self._path():
+            return False
+        nodes = self.world.nodes
+        if not (nodes["A"].runs() and nodes["B"].runs()):
+            return False
+        a.heard = b.heard = self.world.now
+        return True
 
     def plain(self) -> bool:
         """Nothing is wrong with what the guards can read of it, nor with its settings."""

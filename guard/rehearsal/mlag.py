@@ -64,11 +64,12 @@ class Switch:
 
     @property
     def answers(self) -> bool:
-        return not self.silent.total()
+        return not (self.silent and self.silent.total())
 
     def face(self) -> object:
         """All that a sighting shows but the time, while the switch is well: it answers, every port is up; else None."""
-        if self.silent.total() or self.forced or self.late_s or not all(n.powered for n in self.world.nodes.values()):
+        nodes = self.world.nodes
+        if not self.answers or self.forced or self.late_s or not (nodes["A"].powered and nodes["B"].powered):
             return None
         mlag = self.mlag_peer, self.mlag_peer_link, self.mlag_role
         return (

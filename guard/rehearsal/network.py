@@ -28,11 +28,13 @@ CALM_KINDS = frozenset({"beat", "beat-ack", "attest", "session-half"})  # said a
 RARE_KINDS = frozenset({"offer", "commit", "won", "close-era", "closed"})  # each of them is news
 REPEATS_S = 10.0
 HOP_S = (0.0005, 0.02)  # over one open path, least and most
+TWO_HOPS_S = (2 * HOP_S[0], 2 * HOP_S[1])
 EVERY = (PAIR, BUS_A, BUS_B, BUS_ARBITER, DEVICE_OF_B, DEVICE_OF_A)
 OF_NODE = {"A": (PAIR, BUS_A, DEVICE_OF_B, DEVICE_OF_A), "B": (PAIR, BUS_B, DEVICE_OF_A, DEVICE_OF_B)}
 
 
 DIRECTIONS = {ends: p for p in EVERY for ends in (p, p[::-1])}
+TO_BUS = {one: p for (one, two), p in DIRECTIONS.items() if two == "bus"}
 NAMED: dict[str, tuple[Path, ...]] = {
     "pair": (PAIR,),
     "bus": (BUS_A, BUS_B, BUS_ARBITER),
@@ -249,18 +251,15 @@ class Network:
     def _at_once(self, sender: str, to: str, deliver: Callable[[], None]) -> None:
         """Both hops in one event where both paths are open, as they nearly always are; should the receiver's have
         closed meanwhile, it becomes of the message what becomes of one that the broker hands over then."""
-        out, back = DIRECTIONS[sender, "bus"], DIRECTIONS[to, "bus"]
-
-        def handed_over() -> None:
-            self.carry(to, "bus", deliver, life_s=None)
+        state, back = self.state, TO_BUS[to]
 
         def arrives() -> None:
-            if self.state[back] == "open" and not self.bent:
+            if state[back] == "open" and not self.bent:
                 deliver()
             else:
-                handed_over()
+                self.carry(to, "bus", deliver, life_s=None)
 
-        if self.state[out] == "open" == self.state[back] and not self.bent:
-            self.world.soon(2 * HOP_S[0], 2 * HOP_S[1], arrives)
+        if state[TO_BUS[sender]] == "open" == state[back] and not self.bent:
+            self.world.soon(*TWO_HOPS_S, arrives)
         else:
-            self.carry(sender, "bus", handed_over, life_s=None)
+            self.carry(sender, "bus", lambda: self.carry(to, "bus", deliver, life_s=None), life_s=None)

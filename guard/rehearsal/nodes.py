@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from guard.core import disturbance
@@ -86,7 +87,7 @@ class Node:
         self._switches_told: dict[str, tuple[int, object]] = {}
         self.sight = disturbance.Policy(interfaces=frozenset({BOND}), ports=owned_ports(world.switches, name))
 
-    @property
+    @cached_property
     def peer(self) -> Node:
         return self.world.nodes["B" if self.name == "A" else "A"]
 

@@ -60,7 +60,7 @@ class Shell:
     """The guard's process: obeys the order of duty of every step, and may die or pause at any point of it."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
+        self.node, self.world = node, node.world
         self.guard: Guard | None = None
         self.durable: Memory | None = None  # what is on the disk
         self.up = False
@@ -81,7 +81,7 @@ class Shell:
         self.unsaid: list[tuple[int, AnswerAgent | AnswerHandler]] = []  # answers that wait for it, with their era
 
     def start(self) -> None:
-        node, world = self.node, self.node.world
+        node, world = self.node, self.world
         if self.disk_full:
             node.later(3.0, node.start_guard)  # a guard that cannot write does not start
             return
@@ -129,8 +129,8 @@ class Shell:
         """The process is gone; its agents' clients get no answer."""
         if not self.up:
             return
-        self.node.world.tell(self.node.name, "the guard's process is gone")
-        self.node.unwell_at = self.node.world.now
+        self.world.tell(self.node.name, "the guard's process is gone")
+        self.node.unwell_at = self.world.now
         self.up, self.guard = False, None
         for job, client in tuple(self.clients.items()):
             if isinstance(client, AgentAsks):
@@ -139,7 +139,7 @@ class Shell:
 
     def pause(self, on: bool) -> None:
         self.paused = on
-        self.node.unwell_at = self.node.world.now
+        self.node.unwell_at = self.world.now
         if not on:
             waiting, self.inbox = self.inbox, []
             for event in waiting:
@@ -149,7 +149,7 @@ class Shell:
         """A client of the control socket."""
         self.clients[event.id] = event
         purpose = "alone" if isinstance(event, HandlerAsks) else "fence"
-        self.node.world.checkers.asked(self.node, event.id, purpose)
+        self.world.checkers.asked(self.node, event.id, purpose)
         if self.up:
             self.take(event)
         elif isinstance(event, AgentAsks):
@@ -163,36 +163,38 @@ class Shell:
             if len(self.inbox) < 5000:
                 self.inbox.append(event)
             return
-        before = self.guard
+        before, world = self.guard, self.world
         if isinstance(event, OpenHold):
-            self.node.world.stir(HOLD_S)
-        self.stepped_at = self.node.world.now
+            world.stir(HOLD_S)
+        self.stepped_at = world.timeline.now
         self.steps += 1
         self.guard, step = machine.step(before, event, self.node.local())
-        self.node.world.checkers.stepped(self.node, before, event, self.guard, step)
+        world.checkers.stepped(self.node, before, event, self.guard, step)
         if step.effects or step.memory is not None or self.owed is not None:
             self._carry_out(step, event)
 
     def _carry_out(self, step: Step, event: Event | None) -> None:
-        world = self.node.world
+        node, world = self.node, self.world
         memory = step.memory if step.memory is not None else self.owed
         if memory is not None:
             if self.disk_full:
                 self._not_durable(step, memory)
                 return
-            if world.dies_here(self.node, "before-durable", step):
+            if world.dies_here(node, "before-durable", step):
                 self.kill()
                 return
             self.durable = memory
             if self.owed is not None:
                 self._durable_again()
-            if world.dies_here(self.node, "after-durable", step):
+            if world.dies_here(node, "after-durable", step):
                 self.kill()
                 return
         for effect in step.effects:
-            if not isinstance(effect, Note):
-                world.checkers.effect(self.node, effect)
-            self._do(effect)
+            if isinstance(effect, Note):
+                world.note(node.name, effect.event, effect.text, page=effect.page)
+            else:
+                world.checkers.effect(node, effect)
+                self._do(effect)
             if not self.up:
                 return
 
@@ -200,7 +202,7 @@ class Shell:
 
     def _not_durable(self, step: Step, memory: Memory) -> None:
         """Nothing that depends on it is done; what was asked for fails, answers wait."""
-        world = self.node.world
+        world = self.world
         world.counts["journal writes failed"] += 1
         self.owed = memory
         for effect in step.effects:
@@ -231,7 +233,7 @@ class Shell:
         for era, answer in unsaid:
             if self.durable is None or era != self.durable.era:
                 answer = _nothing(answer)
-            self.node.world.checkers.effect(self.node, answer)
+            self.world.checkers.effect(self.node, answer)
             self._do(answer)
         if self.guard is not None and not self.guard.journal_ok:
             self._soon(JournalState(True))
@@ -240,7 +242,7 @@ class Shell:
         self.node.later(0.0, lambda: self.take(event))
 
     def _do(self, effect: Effect) -> None:
-        node, world = self.node, self.node.world
+        node, world = self.node, self.world
         match effect:
             case Send(to, message, _):
                 if to == ARBITER:

@@ -133,7 +133,7 @@ class Arbiter:
 
     def local(self) -> Instant:
         shared = self.shared
-        return Instant((self.world.now if shared.stopped_at is None else shared.stopped_at) - shared.boot_at)
+        return Instant((self.world.timeline.now if shared.stopped_at is None else shared.stopped_at) - shared.boot_at)
 
     def wall(self) -> float:
         return self.world.now / NS_PER_S + self.shared.wall_s
