@@ -32,7 +32,7 @@ DISK_EVERY, CLUSTER_EVERY, SWITCH_EVERY = 25, 5, 5  # ticks between two looks
 SAME_WRITES_S = 3.0  # a ledger without a new write is told this often: its intervals grow wider, never wrong
 # In a sparse world, where only news are told: at least this often everything is looked at and told, and a switch that
 # is well; a switch is looked at, and writes are counted.
-WHOLE_S, SWITCH_S, LOOK_S, WRITES_S = 9.0, 6.0, 1.4, 0.8
+WHOLE_S, SWITCH_S, LOOK_S, WRITES_S = 9.0, 9.0, 1.4, 0.8
 TICK_S_MAX = 4.0  # at least this often a guard is told that time passes, whatever else it is told
 
 

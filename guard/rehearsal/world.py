@@ -162,8 +162,7 @@ class World:
                 self._writing(name)
             self._every(0.1, self.arbiter.tick)
         else:
-            for name in ("A", "B"):
-                self._writing(name)
+            self._writing("A", "B")
             self.stir()
 
     # ---- a slower pulse while nothing happens
@@ -231,10 +230,11 @@ class World:
             node.tick(self._ticks)
         self.checkers.slow()
 
-    def _writing(self, name: str) -> None:
+    def _writing(self, *names: str) -> None:
         def again() -> None:
             for volume in self.volumes:
-                volume.write(self.nodes[name])
+                for name in names:
+                    volume.write(self.nodes[name])
             self.at(self.rng.choice((0.15, 0.4, 0.4, 2.0)), again)
 
         self.at(self.rng.uniform(0, 0.5), again)
