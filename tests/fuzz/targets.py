@@ -24,7 +24,7 @@ from pysnmp.proto.api import v2c
 from fencing import agent, client, fence_peer, sockdiag
 from fencing.agent import BadOrderError
 from fencing.client import BrokenAnswerError, GuardSaidError, LostGuardError
-from guard import settings
+from guard import plan, record, settings, survey
 from guard.adapters import control, snmp, snmp_engine, traps
 from guard.adapters.journal import MAGIC, _frame, _frame_at, _good_frame_behind, _records
 from guard.adapters.netlink import parse_link
@@ -33,12 +33,13 @@ from guard.adapters.snmp_profile import parse_profile, read_profile
 from guard.core.evidence import LinkSighting
 from guard.core.instant import Instant
 from guard.errors import PairguardError, SettingsError
-from guard.wire import Rejected
+from guard.wire import Keyring, Rejected
 from guard.witness.store import parse_kept
 from tests.fuzz.claims import FORMATS, Format, cib_edits
 
 ROOT = Path(__file__).parents[2]
 CAPTURES = ROOT / "tests" / "captures" / "fuzz"
+CHANGE = ROOT / "configs" / "examples" / "change"
 NASTY = [
     b"\0", b"\xff\xfe", b"\xed\xa0\x80", b"[" * 3000, b"{" * 3000, b"9" * 5000, b"1e999", b"NaN", b"-1", b"\xd9\xa3",
     b'""', b"null", b"\r\n", b"<!DOCTYPE a [<!ENTITY b 'c'>]>", b"&b;", b"\\", b"%s", b"\x1b[2J",
@@ -181,6 +182,48 @@ def _profile(data: bytes) -> None:
         parse_profile(data.decode("utf-8"), "a test")
 
 
+def _file(data: bytes, read: Callable[[Path], object]) -> None:
+    """A reader of a file that a person made or another node exported: `PairguardError` with what, why and next, or a
+    value that survives being written and read once more."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(data)
+        with contextlib.suppress(PairguardError):
+            read(path)
+
+
+def _plan(data: bytes) -> None:
+    def read(path: Path) -> None:
+        found = plan.load(path).plan
+        if not found.step or not all(0 < each.duration + each.frozen_s() < math.inf for each in found.step):
+            raise AssertionError("a plan with a step that takes no time")
+
+    _file(data, read)
+
+
+def _survey(data: bytes) -> None:
+    def read(path: Path) -> None:
+        found = survey.read(path)
+        if any(survey.misfit(key, fact.value) for key, fact in found.facts.items()):
+            raise AssertionError("a fact that does not fit its key")
+        if survey.together([found, found]).digest() != found.digest():
+            raise AssertionError("the same survey twice is another one")
+
+    _file(data, read)
+
+
+def _statements(data: bytes) -> None:
+    _file(data, lambda path: survey.said(path, "site"))
+
+
+def _record(data: bytes) -> None:
+    def read(path: Path) -> None:
+        record.opened(record.read(path), "site", Keyring({}))
+        raise AssertionError("a record was trusted that nobody sealed")
+
+    _file(data, read)
+
+
 def _store(data: bytes) -> None:
     with contextlib.suppress(PairguardError, UnicodeDecodeError):
         parse_kept("fs1", data.decode("utf-8"), Path("store"))
@@ -319,6 +362,11 @@ TARGETS: Mapping[str, Target] = {form.name: _format(form) for form in FORMATS} |
     "kernel-sockets": Target(lambda: (bytes(72) + b"\x0c\x00\x15\x00" + bytes(8), b"\xff" * 4), _kernel_sockets),
     "settings": Target(lambda: ((ROOT / "configs" / "pairguard.toml").read_bytes(),), _settings),
     "profile": Target(lambda: ((ROOT / "configs" / "profiles" / "generic.toml").read_bytes(),), _profile),
+    "plan": Target(lambda: ((CHANGE / "plan.toml").read_bytes(),), _plan),
+    "survey": Target(lambda: ((CHANGE / "survey.json").read_bytes(),), _survey),
+    "statements": Target(lambda: ((CHANGE / "said.toml").read_bytes(),), _statements),
+    "record": Target(lambda: (b'{"schema":"pairguard.rehearsal-record/1","site":"site","seal":"pg1.a","facts":{}}',),
+                     _record),
     "store-row": Target(_kept, _store),
     "journal": Target(lambda: (_frame(1, b'[{"kind":"memory"}]') + _frame(2, b"[]"), b"[{}]"), _journal),
     "trap": Target(_snmp_seeds, _trap),
