@@ -156,6 +156,12 @@ def guard_upgrade(world: World, rng: Random, *, node: str = "either", down_s: fl
         each.restart_guard(down_s)
 
 
+@fault("guard")
+def guard_of_another_version(world: World, rng: Random, *, node: str = "either") -> Undo:
+    """Between two upgrades a guard speaks a version that the arbiter, or its peer, cannot read, nor it theirs."""
+    return every([counted(each, "foreign") for each in pick(world, rng, node)])
+
+
 @fault("guard", step=tuple(STEPS), point=POINTS)
 def guard_crash_at(
     world: World, rng: Random, *, node: str = "either", step: str = "fire", point: str = "either"

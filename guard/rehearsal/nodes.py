@@ -79,6 +79,7 @@ class Node:
         self.bus_seen: bool | None = None
         self.probe_ok = 0
         self.guard_echoes = False  # its guard answers the peer's probe, as guard/adapters/probe.py does; else its card
+        self.foreign = 0  # faults by which its guard is of another version: neither side can read the other's words
         self.unwell_at = 0  # world time at which kernel, power or guard last failed or came back
         self.wall_s = 0.0  # its wall clock is so wrong
         self.bond = Up.UP

@@ -245,11 +245,15 @@ class Shell:
         node, world = self.node, self.world
         match effect:
             case Send(to, message, _):
-                if to == ARBITER:
+                if to == ARBITER and node.foreign:
+                    world.network.message(
+                        node.name, ARBITER, message.kind, lambda: world.arbiter.hear_unread(node.name)
+                    )
+                elif to == ARBITER:
                     world.network.message(
                         node.name, ARBITER, message.kind, lambda: world.arbiter.hear(node.name, message)
                     )
-                elif to == node.peer.name:
+                elif to == node.peer.name and bool(node.foreign) == bool(node.peer.foreign):
                     heard = Heard(node.name, message)
                     world.network.message(node.name, to, message.kind, lambda: node.peer.shell.take(heard))
             case ReadPower(token, target, delay_s):

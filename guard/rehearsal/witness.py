@@ -242,6 +242,13 @@ class Arbiter:
         pair, sends = arbiter.hear(self.pair, sender, message, now, self.wall(), self.site(), policy)
         self._carry_out(pair, sends)
 
+    def hear_unread(self, sender: str) -> None:
+        """A word of another version: `wire.Unread`, as witness/loop.py takes it. Nothing is made durable by it."""
+        if not self.shared.up or self.shared.stopped_at is not None or self.pair is None:
+            return
+        self.world.counts["words of another version"] += 1
+        self.pair = arbiter.heard_unread(self.pair, sender, self.local(), self.world.policy)
+
     def tick(self) -> None:
         pair = self.pair
         if pair is None or not (pair.gatherings or pair.kept.inhibits):
@@ -336,6 +343,8 @@ class Arbiter:
         node = self.world.nodes[to]
 
         def deliver() -> None:
+            if node.foreign:
+                return
             self.world.checkers.delivered(node, message)
             node.shell.take(Heard(ARBITER, message))
 

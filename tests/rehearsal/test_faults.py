@@ -117,6 +117,7 @@ CASES: dict[str, Case] = {
     ),
     "guard-pause": Case(lambda w: w.arbiter.local() - w.arbiter.pair.heard["B"] > 3e9, {"node": "B"}),
     "guard-crash": Case(started("B"), {"node": "B"}),
+    "guard-of-another-version": Case(counted("words of another version"), {"node": "B"}),
     "guard-upgrade": Case(lambda w: "B" in w.arbiter.pair.left, {"node": "B"}),
     "guard-crash-at": Case(started("B"), {"node": "B", "step": "fire"}, 20, then=(HANG,)),
     "guard-crashes": Case(told("the guard's process is gone", 2), {"chance": 0.2}, then=(CHANGE,)),
