@@ -15,11 +15,6 @@ from guard.events import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LONG = {
-    "guard/core/disturbance.py": "one detector: every sign, its beginning and its end, side by side",
-}
-"""Files longer than 500 lines, each with the reason."""
-
 LINES_MAX = 500
 
 CORE_STDLIB = {
@@ -102,10 +97,9 @@ def test_the_first_line_of_every_file_says_what_it_is_for() -> None:
 
 
 def test_no_shipped_file_is_too_long() -> None:
-    """500 lines are what one sitting reads; longer only with a reason, and the list names only files that need it."""
+    """500 lines are what one sitting reads."""
     long = {name_of(p) for p in shipped() if len(p.read_text(encoding="utf-8").splitlines()) > LINES_MAX}
-    clean(f"{name}: over {LINES_MAX} lines" for name in sorted(long - set(LONG)))
-    clean(f"{name}: needs no exemption any more" for name in sorted(set(LONG) - long))
+    clean(f"{name}: over {LINES_MAX} lines" for name in sorted(long))
 
 
 CLOCKS = {

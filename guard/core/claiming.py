@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from guard.core import claim as judging
 from guard.core.attesting import MASK, evidence
-from guard.core.disturbance import Attribution, target_ports_down
+from guard.core.attribution import Attribution, target_ports_down
 from guard.core.evidence import Disk, Link, Power
 from guard.core.instant import after
 from guard.core.messages import (

@@ -1,4 +1,4 @@
-"""Tells a network in change from a node that died: sightings in, signs of change out, and whose fault silence is.
+"""Tells a network in change from a quiet one: sightings in, signs of change out.
 
 1. The first sighting of anything is a baseline and never a sign. Only what was seen well and then worse is one.
 2. Unknown is not worse: a value that could not be read keeps what was known before, and makes no sign.
@@ -8,21 +8,30 @@
 5. A counter of topology changes that moves is always a sign, also when only the peer's port dropped: a Linux
    bridge raises none then and neither does an edge port elsewhere (IEEE 802.1D-2004, topology change machine), so
    a switch that counts one is flushing its tables. Being wrong here costs a delay, never a fence.
-6. `target_ports_down` says NODE only on fresh sightings of every port of the peer and a steady rest; else UNKNOWN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Final, assert_never
 
 from guard.core.altered import altered
 from guard.core.evidence import LinkSighting, PortState, Sign, SignKind, SwitchSighting, Up
 from guard.core.instant import Instant, elapsed_s
+from guard.core.sight import (
+    BusSeen,
+    LinkMemory,
+    Network,
+    Owner,
+    PeerAliveSeen,
+    ReplicationSeen,
+    Sight,
+    Sighting,
+    StormSeen,
+    SwitchMemory,
+    WatcherSeen,
+)
 
-SETTLE_S: Final = 60.0  # DESIGN.md section 6, release
 UPTIME_WRAP_S: Final = 2**32 / 100  # sysUpTime is 32 bits of 1/100 s (SNMPv2-MIB): 497.1 days
 UPTIME_SLACK_S: Final = 10.0  # agents answer from caches up to ~3 s old (facts: net-snmp); clocks drift 200 ppm
 COUNTER32: Final = 2**32
@@ -31,168 +40,7 @@ EVENTS_KEPT_MAX: Final = 256
 NO_PARTNER: Final = "00:00:00:00:00:00"
 
 
-class Owner(StrEnum):
-    """Whose switch port it is. Ports that nobody configured are not looked at."""
-
-    OURS = "ours"
-    PEER = "peer"
-    UPLINK = "uplink"
-    PEER_LINK = "peer-link"  # between the two switches of an MLAG
-    OTHER = "other"  # another pair's, or any other server's: a witness that the switch is well
-
-
-@dataclass(frozen=True, slots=True)
-class OwnedPort:
-    switch: str
-    port: str  # the configured name, as in `SwitchSighting.ports`
-    owner: Owner
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What is watched, and the limits. All times in seconds."""
-
-    interfaces: frozenset[str] = frozenset()  # own interfaces on the path; others are ignored
-    ports: tuple[OwnedPort, ...] = ()
-    silent_polls: int = 2  # polls missed in a row before a switch counts as silent
-    replication_breaks: int = 3  # DESIGN.md section 6
-    replication_window_s: float = 60.0
-    peer_flaps: int = 3  # the peer's port down so often within `flap_window_s`: a flapping path, not a death
-    flap_window_s: float = 60.0
-    steady_s: float = 10.0  # a switch without any sign this long is steady, for attribution
-    sighting_s_max: float = 3.0  # an older answer of a switch says nothing about a death
-    lag_table_is_sign: bool = False  # dot3adTablesLastChanged moves with every server's reboot: noise on most switches
-
-    def owners(self, switch: str) -> dict[str, Owner]:
-        """Whose each configured port of `switch` is."""
-        return {p.port: p.owner for p in self.ports if p.switch == switch}
-
-    def owned(self, switch: str, owner: Owner) -> tuple[str, ...]:
-        return tuple(p.port for p in self.ports if p.switch == switch and p.owner is owner)
-
-    def switches_of(self, owner: Owner) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(p.switch for p in self.ports if p.owner is owner))
-
-
-# ---------------------------------------------------------------- events besides sightings
-
-
-@dataclass(frozen=True, slots=True)
-class BusSeen:
-    connected: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicationSeen:
-    """`membership` False: the peer is gone from the cluster too, so the break is part of its silence."""
-
-    connected: bool
-    membership: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class WatcherSeen:
-    """A watcher of ours died or came back. A loss is a fact of its own, not a sighting: law 1 does not hide it."""
-
-    watcher: str
-    alive: bool
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StormSeen:
-    on: bool
-    text: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class PeerAliveSeen:
-    """The arbiter, or we, found something that contradicts the peer's death; `on` False: one of its ends was met."""
-
-    on: bool
-    text: str = ""
-
-
-Event = LinkSighting | SwitchSighting | BusSeen | ReplicationSeen | WatcherSeen | StormSeen | PeerAliveSeen
-
-
-class Attribution(StrEnum):
-    NODE = "node"  # the peer's ports are down and nothing else moved: a dead or cut node, evidence for a claim
-    NETWORK = "network"  # a port of the peer is up while its switch shows change: contradicts a death
-    UNKNOWN = "?"  # permits nothing
-
-
-# ---------------------------------------------------------------- state
-
-
-@dataclass(frozen=True, slots=True)
-class SwitchMemory:
-    """The last answer of a switch, and per object the last value that was known."""
-
-    answered: SwitchSighting | None = None  # None = never heard; its silence is then no sign
-    missed: int = 0
-    ports: Mapping[str, PortState] = field(default_factory=dict)
-    stp: Mapping[str, str] = field(default_factory=dict)
-    topology_changes: int | None = None
-    stp_root: str | None = None
-    lag_changed: int | None = None
-    mlag_peer: Up | None = None
-    mlag_peer_link: Up | None = None
-    mlag_role: str | None = None
-    engine_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LinkMemory:
-    carrier: Up = Up.UNKNOWN
-    changes: int | None = None
-    partner: str | None = None
-    lacp_state: str | None = None
-    stp_state: str | None = None
-
-
-@dataclass(frozen=True)  # no slots: it is `altered` with every sighting
-class Network:
-    """What is known of the network's quiet. Build the first one with `at_start`.
-
-    `open`: standing signs, oldest first. `quiet_since` None: something is open now.
-    `recent`: events, newest last, for attribution and for people; bounded.
-    """
-
-    started: Instant
-    quiet_since: Instant | None
-    open: tuple[Sign, ...] = ()
-    recent: tuple[Sign, ...] = ()
-    links: Mapping[str, LinkMemory] = field(default_factory=dict)
-    switches: Mapping[str, SwitchMemory] = field(default_factory=dict)
-    bus: bool | None = None
-    replication: bool | None = None
-    breaks: tuple[Instant, ...] = ()
-    break_stands: bool = False  # replication is broken, and the membership has stood since
-    peer_downs: Mapping[tuple[str, str], tuple[Instant, ...]] = field(default_factory=dict)
-    port_changes: Mapping[tuple[str, str], Instant] = field(default_factory=dict)
-
-    @classmethod
-    def at_start(cls, now: Instant) -> Network:
-        """Nothing seen yet. Quiet is counted from here, never from before we looked."""
-        return cls(started=now, quiet_since=now)
-
-    def quiet_for_s(self, now: Instant) -> float:
-        """Seconds without any sign; 0 while one is open."""
-        return 0.0 if self.quiet_since is None else max(elapsed_s(self.quiet_since, now), 0.0)
-
-    def disturbed(self, now: Instant, settle_s: float = SETTLE_S) -> bool:
-        """A sign is open, or the last one (or its all-clear) is younger than `settle_s`. A start alone disturbs not."""
-        if self.open:
-            return True
-        return bool(self.recent) and self.quiet_for_s(now) < settle_s
-
-    def unheard(self) -> tuple[str, ...]:
-        """Switches that never answered since the start: no sign, but `status` must say that they are not watched."""
-        return tuple(name for name, memory in self.switches.items() if memory.answered is None)
-
-
-def step(network: Network, event: Event, now: Instant, policy: Policy) -> tuple[Network, tuple[Sign, ...]]:
+def step(network: Network, event: Sighting, now: Instant, policy: Sight) -> tuple[Network, tuple[Sign, ...]]:
     """The network after one event, and the signs that are new with it (a sign that is open already is not new)."""
     match event:
         case LinkSighting():
@@ -219,62 +67,10 @@ def step(network: Network, event: Event, now: Instant, policy: Policy) -> tuple[
     return _settle(after, found, now)
 
 
-def target_ports_down(network: Network, now: Instant, policy: Policy) -> Attribution:
-    """What the switches say about a silent peer: see `Attribution`. NETWORK wins over NODE."""
-    switches = policy.switches_of(Owner.PEER)
-    views = [_peer_on(network, switch, now, policy) for switch in switches]
-    if Attribution.NETWORK in views:
-        return Attribution.NETWORK
-    return Attribution.NODE if views and set(views) == {Attribution.NODE} else Attribution.UNKNOWN
-
-
 def accept(network: Network, sign: Sign, now: Instant) -> Network:
     """A person accepts by name that a standing sign will not end (an uplink taken away for good); quiet from now."""
     found = _Found(off=[_key(sign)])
     return _settle(network, found, now)[0]
-
-
-# ---------------------------------------------------------------- attribution
-
-
-def _peer_on(network: Network, switch: str, now: Instant, policy: Policy) -> Attribution:
-    memory = network.switches.get(switch)
-    if memory is None or memory.answered is None or memory.missed:
-        return Attribution.UNKNOWN
-    if elapsed_s(memory.answered.at, now) > policy.sighting_s_max:
-        return Attribution.UNKNOWN
-    told = dict(memory.answered.ports)  # this answer, not what was known before: UNKNOWN stays UNKNOWN
-    peer = {told.get(port, PortState.UNKNOWN) for port in policy.owned(switch, Owner.PEER)}
-    changing = _changing(network, switch, now, policy)
-    if PortState.UP in peer:
-        return Attribution.NETWORK if changing else Attribution.UNKNOWN
-    if peer != {PortState.DOWN} or changing:
-        return Attribution.UNKNOWN
-    return Attribution.NODE if _rest_steady(network, switch, told, now, policy) else Attribution.UNKNOWN
-
-
-def _changing(network: Network, switch: str, now: Instant, policy: Policy) -> bool:
-    """The switch shows change: a sign of its own is open, or was there within `steady_s`."""
-    fresh = [s for s in network.recent if elapsed_s(s.at, now) <= policy.steady_s]
-    return any(sign.source == switch for sign in (*network.open, *fresh))
-
-
-def _rest_steady(network: Network, switch: str, told: Mapping[str, PortState], now: Instant, policy: Policy) -> bool:
-    """Another pair's port is up and none moved; where there is none: an uplink and one more port are up, unmoved."""
-
-    def up(owner: Owner) -> list[str]:
-        return [p for p in policy.owned(switch, owner) if told.get(p) is PortState.UP]
-
-    def moved(port: str) -> bool:
-        at = network.port_changes.get((switch, port))
-        return at is not None and elapsed_s(at, now) <= policy.steady_s
-
-    rest = [p.port for p in policy.ports if p.switch == switch and p.owner is not Owner.PEER]
-    if any(moved(port) for port in rest):
-        return False
-    if policy.owned(switch, Owner.OTHER):
-        return bool(up(Owner.OTHER))
-    return bool(up(Owner.UPLINK)) and len(up(Owner.UPLINK) + up(Owner.OURS) + up(Owner.PEER_LINK)) > 1
 
 
 # ---------------------------------------------------------------- signs
@@ -343,7 +139,7 @@ def _settle(network: Network, found: _Found, now: Instant) -> tuple[Network, tup
 # ---------------------------------------------------------------- own interfaces
 
 
-def _link(network: Network, seen: LinkSighting, now: Instant, policy: Policy) -> tuple[Network, _Found]:
+def _link(network: Network, seen: LinkSighting, now: Instant, policy: Sight) -> tuple[Network, _Found]:
     found = _Found()
     if seen.name not in policy.interfaces:
         return network, found
@@ -396,7 +192,7 @@ def _link_lacp(found: _Found, seen: LinkSighting, before: LinkMemory, now: Insta
 # ---------------------------------------------------------------- switches
 
 
-def _switch(network: Network, seen: SwitchSighting, now: Instant, policy: Policy) -> tuple[Network, _Found]:
+def _switch(network: Network, seen: SwitchSighting, now: Instant, policy: Sight) -> tuple[Network, _Found]:
     found = _Found()
     name = seen.switch
     before = network.switches.get(name, SwitchMemory())
@@ -502,7 +298,7 @@ def _mlag(found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instan
 
 
 def _ports(
-    network: Network, found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instant, policy: Policy
+    network: Network, found: _Found, seen: SwitchSighting, before: SwitchMemory, now: Instant, policy: Sight
 ) -> Network:
     stp = dict(seen.stp_ports)
     owners = policy.owners(seen.switch)
@@ -569,7 +365,7 @@ def _forwarding(
         found.standing(True, SignKind.TOPOLOGY_CHANGE, seen.switch, now, text, port)
 
 
-def _peer_down(network: Network, found: _Found, switch: str, port: str, now: Instant, policy: Policy) -> Network:
+def _peer_down(network: Network, found: _Found, switch: str, port: str, now: Instant, policy: Sight) -> Network:
     """The peer's port went down: no sign, unless it does so again and again."""
     key = (switch, port)
     downs = _within((*network.peer_downs.get(key, ()), now), now, policy.flap_window_s)
@@ -582,7 +378,7 @@ def _peer_down(network: Network, found: _Found, switch: str, port: str, now: Ins
 # ---------------------------------------------------------------- replication
 
 
-def _replication(network: Network, seen: ReplicationSeen, now: Instant, policy: Policy) -> tuple[Network, _Found]:
+def _replication(network: Network, seen: ReplicationSeen, now: Instant, policy: Sight) -> tuple[Network, _Found]:
     """A break counts once it has healed and the membership stood all the while: replication notices a death before
     corosync's token does, so a break alone is what a death looks like."""
     found = _Found()

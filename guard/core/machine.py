@@ -12,7 +12,6 @@ from typing import assert_never
 
 from guard.core import attesting, claiming, close, disturbance, hold, shot, yielding
 from guard.core.attest import Halves
-from guard.core.disturbance import Network
 from guard.core.evidence import Power, Up
 from guard.core.instant import Instant, after
 from guard.core.messages import (
@@ -40,6 +39,7 @@ from guard.core.messages import (
     Won,
 )
 from guard.core.policy import Policy
+from guard.core.sight import BusSeen, Network, ReplicationSeen, Sight, Sighting
 from guard.core.step import (
     AcceptStore,
     AgentAsks,
@@ -101,7 +101,7 @@ def start(
     peer: str,
     *,
     policy: Policy,
-    sight: disturbance.Policy,
+    sight: Sight,
     horizon_s: float | None,
     memory: Memory | None,
     boot_id: str,
@@ -175,7 +175,7 @@ def _take(turn: Turn, event: Event) -> None:
             if first:
                 attesting.kept_after_restart(turn, volumes, before)
             member = guard.members.peer_member if guard.members is not None else None
-            _see(turn, disturbance.ReplicationSeen(connected(turn.guard), member))
+            _see(turn, ReplicationSeen(connected(turn.guard), member))
         case SawStored(volumes):
             turn.put(stored=volumes)
         case SawWrites(samples):
@@ -191,7 +191,7 @@ def _take(turn: Turn, event: Event) -> None:
         case SawMembers(members):
             turn.put(members=members)
             if guard.volumes is not None:
-                _see(turn, disturbance.ReplicationSeen(connected(guard), members.peer_member))
+                _see(turn, ReplicationSeen(connected(guard), members.peer_member))
             _own_cluster(turn)
         case SawCluster(view):
             turn.put(cluster=view)
@@ -202,7 +202,7 @@ def _take(turn: Turn, event: Event) -> None:
             turn.put(probe=answered)
         case BusState(is_connected):
             turn.put(bus=is_connected)
-            _see(turn, disturbance.BusSeen(is_connected))
+            _see(turn, BusSeen(is_connected))
             if is_connected:
                 for duty in ("beat", "attest", "half", "set-inhibit"):
                     turn.soon(duty)
@@ -307,7 +307,7 @@ def _hear(turn: Turn, sender: str, event: Heard) -> None:
             assert_never(message)
 
 
-def _see(turn: Turn, what: disturbance.Event) -> None:
+def _see(turn: Turn, what: Sighting) -> None:
     """A sighting of the network; new signs brake at once."""
     network, signs = disturbance.step(turn.guard.network, what, turn.now, turn.guard.sight)
     if network is not turn.guard.network:

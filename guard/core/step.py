@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from guard.core.disturbance import Event as Sighting
 from guard.core.evidence import (
     ClusterView,
     Forecast,
@@ -23,6 +22,7 @@ from guard.core.evidence import (
 from guard.core.instant import Instant
 from guard.core.messages import InhibitView, Message, Purpose
 from guard.core.policy import Policy
+from guard.core.sight import Sighting
 from guard.core.writes import Ledger
 
 # ------------------------------------------------------------------ memory: what survives the guard

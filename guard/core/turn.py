@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from guard.core import disturbance
 from guard.core.altered import with_changed
 from guard.core.attest import Halves
 from guard.core.evidence import (
@@ -28,6 +27,7 @@ from guard.core.evidence import (
 from guard.core.instant import Instant, elapsed_s
 from guard.core.messages import ARBITER, BeatAck, InhibitView, Message, Offer, Purpose
 from guard.core.policy import Policy
+from guard.core.sight import Network, Sight
 from guard.core.step import Effect, Memory, Note, Send, Step
 from guard.core.writes import Ledger
 
@@ -130,7 +130,7 @@ class Guard:
     me: str
     peer: str
     policy: Policy
-    sight: disturbance.Policy
+    sight: Sight
     seed: str
     boot_id: str
     started: Instant
@@ -146,7 +146,7 @@ class Guard:
     members: Membership | None = None
     cluster: ClusterView | None = None
     cluster_lost: Instant | None = None  # since when our own cluster does not answer
-    network: disturbance.Network = field(default_factory=lambda: disturbance.Network.at_start(Instant(0)))
+    network: Network = field(default_factory=lambda: Network.at_start(Instant(0)))
     probe: bool | None = None
     bus: bool = False
     halves: Halves = field(default_factory=lambda: Halves(""))

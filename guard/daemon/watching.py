@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from guard.core.disturbance import WatcherSeen
 from guard.core.evidence import Membership, Replica, SwitchSighting, Up, Volumes, unseen_cluster
 from guard.core.instant import Instant
+from guard.core.sight import WatcherSeen
 from guard.core.step import (
     BusState,
     Event,

@@ -33,9 +33,8 @@ from guard.adapters.snmp_profile import Profile, bundled_profile, read_profile
 from guard.adapters.systemd import SystemdNotifier
 from guard.adapters.traps import SnmpTraps
 from guard.core import machine
-from guard.core.disturbance import OwnedPort, Owner
-from guard.core.disturbance import Policy as Sight
 from guard.core.instant import after
+from guard.core.sight import OwnedPort, Owner, Sight
 from guard.core.step import Leaving, Retuned
 from guard.core.turn import Guard
 from guard.daemon.acting import Acting, Waiting, World

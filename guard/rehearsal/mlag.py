@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from guard.core import disturbance
 from guard.core.evidence import LinkSighting, PortState, SwitchSighting, Up
 from guard.core.instant import NS_PER_S, Instant
+from guard.core.sight import OwnedPort, Owner
 from guard.core.step import Seen
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ BOND = "bond0"
 TOGETHER = "02:00:5e:00:00:01"  # the LACP system that a whole MLAG pair presents
 
 
-def owned_ports(switches: tuple[Switch, ...], name: str) -> tuple[disturbance.OwnedPort, ...]:
+def owned_ports(switches: tuple[Switch, ...], name: str) -> tuple[OwnedPort, ...]:
     """The ports that the guard of `name` is told to watch."""
     own, other = f"port{name}", "portB" if name == "A" else "portA"
     owners = {
-        own: disturbance.Owner.OURS,
-        other: disturbance.Owner.PEER,
-        "uplink": disturbance.Owner.UPLINK,
-        "portX": disturbance.Owner.OTHER,
+        own: Owner.OURS,
+        other: Owner.PEER,
+        "uplink": Owner.UPLINK,
+        "portX": Owner.OTHER,
     }
     if len(switches) > 1:
-        owners["peerlink"] = disturbance.Owner.PEER_LINK
-    return tuple(disturbance.OwnedPort(s.name, port, owner) for s in switches for port, owner in owners.items())
+        owners["peerlink"] = Owner.PEER_LINK
+    return tuple(OwnedPort(s.name, port, owner) for s in switches for port, owner in owners.items())
 
 
 class Switch:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from guard.core import disturbance
 from guard.core.evidence import Up, Volumes
 from guard.core.instant import NS_PER_S, Instant
 from guard.core.messages import ARBITER
+from guard.core.sight import Sight
 from guard.core.step import (
     BusState,
     SawCluster,
@@ -86,7 +86,7 @@ class Node:
         self.bond_partner = TOGETHER if len(world.switches) > 1 else None
         self._next_whole = self._next_switch = self._next_writes = self._next_tick = 0  # in a sparse world
         self._switches_told: dict[str, tuple[int, object]] = {}
-        self.sight = disturbance.Policy(interfaces=frozenset({BOND}), ports=owned_ports(world.switches, name))
+        self.sight = Sight(interfaces=frozenset({BOND}), ports=owned_ports(world.switches, name))
 
     @cached_property
     def peer(self) -> Node:

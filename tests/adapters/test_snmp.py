@@ -24,9 +24,10 @@ from guard.adapters.snmp import SnmpSwitch
 from guard.adapters.snmp_engine import Community, Credentials, User, build_engine, close_engine
 from guard.adapters.snmp_profile import MlagObject, parse_oid, parse_profile, read_profile
 from guard.adapters.traps import SnmpTraps
-from guard.core.disturbance import Network, OwnedPort, Owner, Policy, step
+from guard.core.disturbance import step
 from guard.core.evidence import PortState, SignKind, SwitchSighting, Up
 from guard.core.instant import Instant, after
+from guard.core.sight import Network, OwnedPort, Owner, Sight
 from guard.errors import SettingsError, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -213,7 +214,7 @@ async def test_real_agent(tmp_path: Path, credentials: Credentials) -> None:
 async def test_restart_of_a_real_agent(tmp_path: Path) -> None:
     """After the agent's restart v3 goes on without help, and the core sees a restart and nothing else."""
     port = free_port()
-    policy = Policy(ports=(OwnedPort("sw1", "lo", Owner.UPLINK),))
+    policy = Sight(ports=(OwnedPort("sw1", "lo", Owner.UPLINK),))
     with engine() as made:
         switch = watch(port, made, credentials=USER, timeout_s=1.0)
         with snmpd(tmp_path, port):
@@ -285,7 +286,7 @@ async def test_nexus_five_months_later() -> None:
             with engine() as made:
                 sightings.append(replace(await watch(port, made, ports=N5548).poll(), at=after(Instant(0), moment)))
     network = Network.at_start(Instant(0))
-    policy = Policy(ports=tuple(OwnedPort("sw1", name, Owner.UPLINK) for name in N5548))
+    policy = Sight(ports=tuple(OwnedPort("sw1", name, Owner.UPLINK) for name in N5548))
     for sighting in sightings:
         network, signs = step(network, sighting, sighting.at, policy)
     assert [sign.text for sign in signs] == ["switch sw1 counted 336 topology changes"]

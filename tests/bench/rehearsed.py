@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from guard.core import disturbance, machine
+from guard.core import machine
 from guard.core.instant import Instant
 from guard.core.policy import Policy
+from guard.core.sight import Sight
 from guard.core.turn import Turn
 from guard.rehearsal.scenario import load
 from guard.rehearsal.site import Site, Unit
@@ -67,7 +68,7 @@ def events_floor() -> float:
 
 def steps_floor() -> float:
     """Turns a second that only change one field and end: no event is looked at, nothing follows."""
-    sight = disturbance.Policy()
+    sight = Sight()
     now = Instant(0)
     guard, _ = machine.start(
         "A", "B", policy=Policy(), sight=sight, horizon_s=60.0, memory=None, boot_id="boot", seed="seed", now=now

@@ -11,10 +11,11 @@ import pytest
 
 from guard.adapters.clock import BootClock
 from guard.adapters.control import ControlServer, anybody, ask
-from guard.core import disturbance, machine
+from guard.core import machine
 from guard.core.instant import Instant
 from guard.core.messages import BeatAck, Evidence, ReplicaStatement
 from guard.core.policy import Policy
+from guard.core.sight import Sight
 from guard.core.step import DryRun, Event
 from guard.core.turn import Guard
 from guard.daemon.acting import Waiting
@@ -27,7 +28,7 @@ TESTIMONY = Evidence("fs1a", "boot", 7, "s", False, (STATEMENT,), "up", False)
 
 
 def guard() -> Guard:
-    sight = disturbance.Policy(interfaces=frozenset(), ports=())
+    sight = Sight(interfaces=frozenset(), ports=())
     started, _ = machine.start(
         "fs1a",
         "fs1b",

@@ -10,30 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guard.core.disturbance import (
-    NO_PARTNER,
-    UPTIME_WRAP_S,
-    Attribution,
+from guard.core.attribution import Attribution, target_ports_down
+from guard.core.disturbance import NO_PARTNER, UPTIME_WRAP_S, accept, step
+from guard.core.evidence import LinkSighting, PortState, Sign, SignKind, SwitchSighting, Up
+from guard.core.instant import NS_PER_S, Instant
+from guard.core.sight import (
     BusSeen,
-    Event,
     Network,
     OwnedPort,
     Owner,
     PeerAliveSeen,
-    Policy,
     ReplicationSeen,
+    Sight,
+    Sighting,
     StormSeen,
     WatcherSeen,
-    accept,
-    step,
-    target_ports_down,
 )
-from guard.core.evidence import LinkSighting, PortState, Sign, SignKind, SwitchSighting, Up
-from guard.core.instant import NS_PER_S, Instant
 
 UP, DOWN = PortState.UP, PortState.DOWN
 SW = "sw1"
-POLICY = Policy(
+POLICY = Sight(
     interfaces=frozenset({"bond0", "eth0", "eth1"}),
     ports=(
         OwnedPort(SW, "ours", Owner.OURS),
@@ -76,7 +72,7 @@ def link(seconds: float, name: str = "eth0", carrier: Up = Up.UP, **more: Any) -
 
 
 def play(
-    story: Iterable[tuple[float, Event]], policy: Policy = POLICY, network: Network | None = None
+    story: Iterable[tuple[float, Sighting]], policy: Sight = POLICY, network: Network | None = None
 ) -> tuple[Network, list[Sign]]:
     signs: list[Sign] = []
     network = network or Network.at_start(at(0))
@@ -105,7 +101,7 @@ def kinds(signs: Iterable[Sign]) -> list[str]:
         ReplicationSeen(False, True),
     ],
 )
-def test_first_sighting_is_a_baseline(event: Event) -> None:
+def test_first_sighting_is_a_baseline(event: Sighting) -> None:
     """Whatever is seen first, and as often as it stays so, is no sign."""
     network, signs = play([(1, event), (2, event), (3, event)])
     assert signs == []
@@ -367,7 +363,7 @@ def test_bus() -> None:
 )
 def test_replication_breaks(membership: bool | None, gap_s: int, expected: list[str]) -> None:
     """Three breaks in 60 s that healed are a sign while the membership stood; with the membership gone, silence."""
-    story: list[tuple[float, Event]] = []
+    story: list[tuple[float, Sighting]] = []
     for turn in range(3):
         story += [
             (turn * gap_s + 1, ReplicationSeen(True, True)),
@@ -380,7 +376,7 @@ def test_replication_breaks(membership: bool | None, gap_s: int, expected: list[
 
 def test_a_death_after_two_breaks_is_no_disturbance() -> None:
     """Replication that broke twice and healed, and then the node dies: its silence must not brake the survivor."""
-    story: list[tuple[float, Event]] = [(0, ReplicationSeen(True, True))]
+    story: list[tuple[float, Sighting]] = [(0, ReplicationSeen(True, True))]
     for turn in range(2):
         story += [(turn * 10 + 1, ReplicationSeen(False, True)), (turn * 10 + 3, ReplicationSeen(True, True))]
     story += [(25, ReplicationSeen(False, True)), (27, ReplicationSeen(False, False))]
@@ -389,7 +385,7 @@ def test_a_death_after_two_breaks_is_no_disturbance() -> None:
 
 def test_asserted_signs_stand() -> None:
     """A lost watcher, a storm and a living peer stand from the first word until taken back."""
-    pairs: list[tuple[Event, Event, str]] = [
+    pairs: list[tuple[Sighting, Sighting, str]] = [
         (WatcherSeen("snmp:sw1", False), WatcherSeen("snmp:sw1", True), "watcher-lost"),
         (StormSeen(True), StormSeen(False), "storm"),
         (PeerAliveSeen(True), PeerAliveSeen(False), "peer-alive"),
@@ -413,7 +409,7 @@ def test_a_person_accepts_a_lost_uplink() -> None:
 def test_the_2012_sequence() -> None:
     """The MLAG agent dies with the peer link up, 5 s later the LAGs form anew and spanning tree moves: all told."""
     bond = {"name": "bond0", "kind": "bond"}
-    story: list[tuple[float, Event]] = [
+    story: list[tuple[float, Sighting]] = [
         (0, switch(0)),
         (0, link(0, lacp_partner="02:00:00:00:00:aa", carrier_changes=1, **bond)),
         (0, BusSeen(True)),
@@ -451,7 +447,7 @@ def test_2012_contradicts_a_death() -> None:
 # ---------------------------------------------------------------- attribution
 
 
-def attributed(*story: SwitchSighting, policy: Policy = POLICY, now: float | None = None) -> Attribution:
+def attributed(*story: SwitchSighting, policy: Sight = POLICY, now: float | None = None) -> Attribution:
     network, _ = play([(s.at / NS_PER_S, s) for s in story], policy)
     return target_ports_down(network, Instant(story[-1].at) if now is None else at(now), policy)
 
@@ -490,7 +486,7 @@ def test_stale_or_silent_switch_says_nothing() -> None:
 def test_never_looked() -> None:
     """No sighting, or no port of the peer configured, is no evidence."""
     assert target_ports_down(Network.at_start(at(0)), at(1), POLICY) is Attribution.UNKNOWN
-    assert attributed(switch(1, ports={"peer": DOWN}), policy=Policy()) is Attribution.UNKNOWN
+    assert attributed(switch(1, ports={"peer": DOWN}), policy=Sight()) is Attribution.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -589,7 +585,7 @@ _events = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 5), _events), max_size=30))
-def test_any_order(story: list[tuple[float, Event]]) -> None:
+def test_any_order(story: list[tuple[float, Sighting]]) -> None:
     """Any story keeps the books: no crash, no sign open twice, quiet exactly when nothing is open, told = opened."""
     network, now = Network.at_start(at(0)), 0.0
     for pause, event in story:

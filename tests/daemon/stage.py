@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from guard.core import machine
-from guard.core.disturbance import Policy as Sight
 from guard.core.instant import Instant, after
 from guard.core.policy import Policy
+from guard.core.sight import Sight
 from guard.core.step import Effect, Event, Memory
 from guard.core.turn import Guard
 from guard.daemon.loop import Loop

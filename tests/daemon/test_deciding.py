@@ -21,11 +21,11 @@ from guard.adapters.clock import BootClock
 from guard.adapters.emit import KEPT_MAX, Emitter
 from guard.adapters.probe import Probe
 from guard.core import arbiter, machine
-from guard.core.disturbance import Policy as Sight
 from guard.core.instant import Instant, after
 from guard.core.messages import ARBITER, Beat, Claim, Commit, Offer, RegisterView, Won
 from guard.core.pair import Site
 from guard.core.policy import Policy
+from guard.core.sight import Sight
 from guard.core.step import BusState, Heard, Memory, Note, OpenHold, Send, Tick
 from guard.core.turn import Attempt
 from guard.errors import Unavailable

@@ -11,12 +11,12 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from guard.core import machine
-from guard.core.disturbance import Policy as Sight
 from guard.core.evidence import Disk, Link, Replica, Role, Volumes
 from guard.core.evidence import Suspended as Suspension
 from guard.core.instant import Instant, after
 from guard.core.messages import NonceIs
 from guard.core.policy import Policy
+from guard.core.sight import Sight
 from guard.core.step import Heard, Memory, Promise, ResumeWrites, SawVolumes, Tick
 from guard.daemon.memory import SCHEMA, record, remembered
 from guard.errors import Unreadable

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from guard.core import hold, machine
-from guard.core.disturbance import Policy as Sight
 from guard.core.instant import Instant, after
 from guard.core.messages import ARBITER, BeatAck, RegisterView
 from guard.core.policy import Policy
+from guard.core.sight import Sight
 from guard.core.step import Heard, Intent, Memory, Tick
 from guard.core.turn import Guard, Turn
 from guard.daemon.showing import shown

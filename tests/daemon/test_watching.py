@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 
 from guard.adapters.clock import BootClock
-from guard.core.disturbance import Policy as Sight
-from guard.core.disturbance import WatcherSeen
 from guard.core.evidence import (
     ClusterView,
     Disk,
@@ -28,6 +26,7 @@ from guard.core.evidence import (
     unseen_cluster,
 )
 from guard.core.instant import Instant
+from guard.core.sight import Sight, WatcherSeen
 from guard.core.step import BusState, Event, SawProbe, SawStored, SawVolumes, Seen
 from guard.core.turn import braked, whole
 from guard.daemon.watching import Watching

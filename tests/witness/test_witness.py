@@ -20,7 +20,6 @@ import pytest_asyncio
 from guard import wire
 from guard.adapters.clock import BootClock
 from guard.core import machine
-from guard.core.disturbance import Policy as Sight
 from guard.core.instant import Instant
 from guard.core.messages import (
     ARBITER,
@@ -35,6 +34,7 @@ from guard.core.messages import (
     Won,
 )
 from guard.core.policy import Policy
+from guard.core.sight import Sight
 from guard.core.step import Heard
 from guard.witness.store import Store
 from tests.adapters.bus_contract import until
