@@ -12,7 +12,7 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz mutants model lab demo rehearse bench verdict-table lock clean
+.PHONY: help setup needs lint test fuzz mutants model lab demo rehearse campaign bench verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
@@ -25,6 +25,7 @@ help:
 	@echo '                    SEEDS=1-6: instead random faults of these seeds, there and in the deterministic world, compared'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
+	@echo 'make campaign       MINUTES=60: a million pair-freezes, and 10,000 seeds of every other scenario; goes on where it stopped'
 	@echo 'make bench          what things cost, each beside a floor of the same run; asserts nothing'
 	@echo 'make verdict-table  the whole verdict table as CSV'
 	@echo 'make lock           choose newer packages: writes requirements.lock and requirements-build.lock'
@@ -79,6 +80,9 @@ demo: setup
 
 rehearse: setup
 	$(PY) -m tests.rehearsal.budget --out build/rehearse
+
+campaign: setup
+	nice -n 19 $(PY) -m tests.rehearsal.campaign --out build/campaign $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: setup
 	nice -n 5 $(PY) -m tests.bench.run
