@@ -103,7 +103,7 @@ class Arbiter:
         self.pair: Pair | None = None
         self.others: tuple[str, ...] = ()
         self.writing = False  # a write is on its way to the disk
-        self.waiting: list[tuple[str, Message]] = []  # what came meanwhile
+        self.waiting: list[tuple[str, Message, Instant]] = []  # what came meanwhile, and when
         self._ticking = False  # a tick of its own is on its way
         self.shared = shared if shared is not None else SharedCell()
         self.shared.join(self, -int(world.rng.uniform(100, 1000) * NS_PER_S))
@@ -224,11 +224,12 @@ class Arbiter:
 
     # ---- running
 
-    def hear(self, sender: str, message: Message) -> None:
+    def hear(self, sender: str, message: Message, came: Instant | None = None) -> None:
+        """`came`: when, if it had to wait for the store until now, as `bus.Delivery.received` says."""
         if not self.shared.up or self.shared.stopped_at is not None:
             return
         if self.writing:
-            self.waiting.append((sender, message))
+            self.waiting.append((sender, message, self.local() if came is None else came))
             return
         now = self.local()
         if isinstance(message, Beat):
@@ -239,7 +240,7 @@ class Arbiter:
             return
         policy = self.world.policy
         self.cell = storm.heard(self.cell, self.pair, sender, message, now, policy)
-        pair, sends = arbiter.hear(self.pair, sender, message, now, self.wall(), self.site(), policy)
+        pair, sends = arbiter.hear(self.pair, sender, message, now, self.wall(), self.site(), policy, came)
         self._carry_out(pair, sends)
 
     def hear_unread(self, sender: str) -> None:
@@ -315,8 +316,8 @@ class Arbiter:
             self.writing = False
             self._commit(pair, sends)
             waiting, self.waiting = self.waiting, []
-            for sender, message in waiting:
-                self.hear(sender, message)
+            for sender, message, came in waiting:
+                self.hear(sender, message, came)
 
         world.at(rng.uniform(*trouble.slow_s), durable)
 
