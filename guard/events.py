@@ -70,6 +70,7 @@ CATALOGUE: Mapping[str, str] = {
     "disturbance": "the network is still changing; fields: signs",
     "disturbance-over": "the own disturbance has ended by its own evidence",
     "hold-opened": "a person holds the pair; fields: key",
+    "hold-merged": "one --key was used at both nodes at once: the first of the two stands for both; fields: inhibit",
     "hold-ended": "a person's hold was released through the other node while this guard was down; fields: inhibit",
     "property-set": "the cluster is in maintenance mode by our own property set",
     "property-not-set": "the cluster did not take the property",

@@ -301,7 +301,9 @@ def refusal(turn: Turn, *, ignore_person: bool = False, rejoin: bool = False) ->
         return "forecast", "the scheduler, run without the hold, would fence or stop something, or could not be run"
     # The peer asks its scheduler once no inhibit stands, and while the property does.
     unasked = theirs.release_harmless is None and (ignore_person or theirs.maintenance is not True)
-    if theirs.release_harmless is not True and not unasked:
+    if theirs.release_harmless is None and not unasked:
+        return "peer-forecast", "the peer has not yet asked its scheduler what it would do without the hold"
+    if theirs.release_harmless is False:
         return "peer-forecast", "on the peer the scheduler, run without the hold, would fence or stop something"
     return None
 
@@ -417,7 +419,10 @@ def _end_persons(turn: Turn) -> None:
 def adopt(turn: Turn) -> None:
     """A person's inhibit that was ended through the other node is ended here too: an end is never taken back.
 
-    A disturbance of ours that we do not know (a word that came late, a memory that was lost) is ours to end.
+    One that stands at the arbiter under the same key with another moment was opened at the other node before ours
+    arrived, or after ours ended: it is the one that stands, and ours was, or is, the same hold. Both guards then name
+    the same one, and one end ends it. A disturbance of ours that we do not know (a word that came late, a memory that
+    was lost) is ours to end.
     """
     ack = turn.guard.ack
     for theirs in ack.inhibits if ack is not None else ():
@@ -427,6 +432,11 @@ def adopt(turn: Turn) -> None:
         same = own is not None and theirs.since_wall == own.since_wall
         if own is not None and same and theirs.kind in ("person", "change") and theirs.ended and not own.ended:
             turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, ended=True)})
+        elif own is not None and not same and theirs.kind in ("person", "change") and not theirs.ended:
+            turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: theirs}, holding=True)
+            if own.since_wall != 0.0:  # one without a moment got the arbiter's
+                text = f"this key is a hold of {theirs.owner} already: {theirs.reason}. Both are one hold now"
+                turn.note("hold-merged", text, inhibit=own.id)
         elif own is not None and same and not own.ended and _shorter(theirs, own):
             turn.remember(inhibits={**turn.guard.memory.inhibits, own.id: replace(own, lease_s=theirs.lease_s)})
     _others_leases(turn)

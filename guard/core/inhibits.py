@@ -50,8 +50,12 @@ def stand(pair: Pair, sender: str, message: SetInhibit, now: Instant, wall: floa
     if new.since_wall == 0.0:  # a guard's core reads no wall clock: people get the arbiter's
         standing = known is not None and not known.ended and known.since_wall > 0.0
         new = replace(new, since_wall=known.since_wall if known is not None and standing else wall)
-    if known is not None and known.ended and persons and known.since_wall == new.since_wall:
-        new = replace(new, ended=True)  # a person's end is never taken back
+    if known is not None and persons and known.since_wall == new.since_wall:
+        new = replace(new, ended=known.ended or new.ended)  # a person's end is never taken back
+    elif known is not None and persons and not known.ended:
+        new = (
+            known  # one key at both nodes at once is one hold, the first; and the end of an earlier one is not its end
+        )
     inhibits = {**pair.kept.inhibits, new.id: new}
     stored = InhibitStored(message.nonce, message.inhibit.id)
     pair = altered(pair, lease_at={**pair.lease_at, new.id: now})

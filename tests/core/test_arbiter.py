@@ -19,6 +19,7 @@ from guard.core.messages import (
     Closed,
     CloseEra,
     Commit,
+    InhibitView,
     NonceIs,
     Offer,
     Refused,
@@ -738,3 +739,23 @@ def test_the_arbiter_keeps_a_bounded_number_of_persons_holds() -> None:
     assert "person:7" not in desk.inhibits
     [(_, said)] = desk.inhibit(A, "person:" + "ü" * 100, "person")
     assert reason(said) == "too-long"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_of_one_key_the_first_hold_stands(ended: bool) -> None:
+    """L2: the same key from the other node is the same hold; a late end of an earlier one is not its end."""
+
+    def kept(desk: Desk) -> InhibitView:
+        return desk.pair.kept.inhibits["person:k"]
+
+    desk = Desk().whole()
+    desk.inhibit(A, "person:k", "person", since_wall=10.0)
+    first = kept(desk)
+    desk.inhibit(B, "person:k", "person", since_wall=9.0 if ended else 10.4, ended=ended)
+    assert kept(desk) == first
+    desk.inhibit(B, "person:k", "person", since_wall=10.0, ended=True)
+    assert kept(desk).ended
+    desk.inhibit(A, "person:k", "person", since_wall=10.0)
+    assert kept(desk).ended, "a person's end is never taken back"
+    desk.inhibit(A, "person:k", "person", since_wall=20.0)
+    assert not kept(desk).ended, "opened anew"

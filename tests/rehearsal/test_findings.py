@@ -10,9 +10,11 @@ from dataclasses import replace
 import pytest
 
 from guard.core.pair import Gathering
+from guard.core.step import AskRelease, OpenHold
 from guard.rehearsal.checkers import Violation
 from guard.rehearsal.faults import FAULTS
-from guard.rehearsal.network import PAIR
+from guard.rehearsal.network import BUS_A, BUS_B, PAIR
+from guard.rehearsal.shell import Shell
 from guard.rehearsal.timeline import Timeline
 from guard.rehearsal.witness import SharedCell
 from guard.rehearsal.world import World
@@ -201,3 +203,40 @@ def test_w9_a_handler_that_asks_when_the_link_is_back_wins_nothing() -> None:
         assert world.arbiter.kept.register.version == 1
         assert not any(node.shell.clients for node in world.nodes.values())
         assert world.whole()
+
+
+@pytest.mark.parametrize("gap_s", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("cut", [False, True], ids=["heard", "arbiter away"])
+def test_w10_one_key_at_both_nodes_is_one_hold(gap_s: float, cut: bool) -> None:
+    """A playbook holds with one --key on both nodes at once, also while the arbiter is away; a release on one node ends
+    it. Each guard kept its own moment: one said ended, the other stands, and both overwrote the arbiter for ever."""
+    for seed in SEEDS:
+        world = World(seed)
+        world.begin()
+        world.run(20)
+        wall = 1_700_000_000.25
+        if cut:
+            world.network.cut(BUS_A, BUS_B)
+        for name in ("A", "B"):
+            shell = world.nodes[name].shell
+            shell.take(OpenHold(f"open-{name}", "change-4711", "anna", "switch upgrade", 3600.0, wall))
+            wall += 0.4
+            world.run(gap_s)
+        world.run(3)
+        world.network.heal()
+        assert world.until(lambda w=world: w.checkers.held, 60)
+        world.run(5)
+        own = [n.shell.guard.memory.inhibits.get("person:change-4711") for n in world.nodes.values()]
+        assert {each.since_wall for each in own if each} == {
+            world.arbiter.kept.inhibits["person:change-4711"].since_wall
+        }
+        shell = world.nodes["A"].shell
+
+        def released(shell: Shell = shell, w: World = world) -> bool:
+            shell.take(AskRelease("release"))
+            w.run(2)
+            return any(said.id == "release" and said.outcome in ("releasing", "released") for said in shell.told)
+
+        assert world.until(released, 90)
+        assert world.until(lambda w=world: not any(n.shell.guard.memory.holding for n in w.nodes.values()), 90)
+        assert world.arbiter.kept.inhibits == {}
