@@ -205,6 +205,10 @@ PAGES = {
     "barred. Bring the peer back, or decide as a person",
     "arbiter-silent": "arbiter-silent: a request of the cluster waits for the arbiter: nobody is fenced, nobody runs "
     "alone. On the arbiter's machine: systemctl status pairguard-witness",
+    "shot-undrained": "shot-undrained: a shot did not end well and its fence device has no bound: this era stays open. "
+    "Cut that device's power, make the pair whole, and move the journal aside while pairguardd is stopped",
+    "not-switched-on": "not-switched-on: the peer was shot to be rebooted and stays off, or its fence device cannot "
+    "be read: switch it on by hand",
     "drbd-unread": "drbd-unread: DRBD's handler waits, and DRBD's state cannot be read since it asked: nobody runs "
     "alone. Run: drbdsetup status --verbose",
     "journal-failed": "journal-failed: the journal cannot be written: this node claims and fires nothing. Run: df -h",

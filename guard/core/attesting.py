@@ -125,7 +125,7 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         return
     turn.unpage("no-register")
     if register.version == 1 and any(i.era == 0 for i in turn.guard.memory.intents):
-        # The register is as it was made: nobody ever won, so no shot was ever fired (shot.forgotten_shots). But one
+        # The register is as it was made: nobody ever won, so no shot was ever fired (drain.forgotten_shots). But one
         # that is seen to live is of an older register.
         kept = tuple(i for i in turn.guard.memory.intents if i.era != 0 or i.id in turn.guard.stuck)
         turn.remember(intents=kept)
@@ -139,7 +139,7 @@ def heard_ack(turn: Turn, ack: BeatAck) -> None:
         turn.put(version_at=turn.now)
     if era_changed:
         shots = tuple(i for i in memory.intents if i.spawned and (i.drained is None or i.drained > turn.now))
-        turn.remember(used=(), confirmed_off=False, consented=False, cold_win=None, intents=shots)
+        turn.remember(used=(), confirmed_off=False, owes_on=False, consented=False, cold_win=None, intents=shots)
         turn.put(right=None, closing=None)
         turn.soon("unbar")
         turn.soon("attest")

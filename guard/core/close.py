@@ -126,6 +126,7 @@ def heard_closed(turn: Turn, closed: Closed) -> None:
         version=register.version,
         used=(),
         confirmed_off=False,
+        owes_on=False,
         consented=False,
         cold_win=None,
         intents=tuple(i for i in guard.memory.intents if i.drained is None or i.drained > turn.now),

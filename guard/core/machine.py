@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from guard.core import attesting, claiming, close, disturbance, hold, shot, yielding
+from guard.core import attesting, claiming, close, disturbance, drain, hold, shot, yielding
 from guard.core.attest import Halves
 from guard.core.evidence import Power, Up
 from guard.core.instant import Instant, after
@@ -137,10 +137,10 @@ def start(
         guard = replace(guard, ledgers=guard.memory.ledgers)
     turn = Turn(guard, now)
     if memory is None or torn:
-        shot.forgotten_shots(turn, horizon_s)
+        drain.forgotten_shots(turn, horizon_s)
     if torn:
         turn.remember(since_era=None)  # the era that the arbiter names next: no win of it is handed back
-    shot.drain_at_start(turn, horizon_s, stuck)
+    drain.drain_at_start(turn, horizon_s, stuck)
     if turn.guard.memory.promise is not None:
         # A yield survives a boot: suspend again before Pacemaker starts.
         turn.do(SuspendWrites(turn.guard.memory.promise.nonce))
@@ -341,7 +341,8 @@ def _advance(turn: Turn) -> None:
     _releasing_claim(turn)
     _winner_gone(turn)
     shot.advance(turn)
-    shot.switch_on(turn)
+    drain.switch_on(turn)
+    drain.tell(turn)
     claiming.dry_runs(turn)
     _constraint(turn)
 

@@ -2,10 +2,7 @@
 
 1. Nothing is sent to a fence device without a right, a durable intent, and a last look at inhibits and `start_by`.
 2. A shot is confirmed by two readings `off` from fresh device sessions; anything else is unconfirmed.
-3. `drained` is now if nothing was sent, or if the agent saw the effect, ended by itself with nothing left, and had
-   spoken in one TCP connection. Else now + H(device), unbounded: never. A clean end alone shows only that its sender
-   is gone: a datagram is repeated until one copy is answered, and the first may lie in the frozen network; a command
-   whose effect the agent did not see may yet be carried out. A peer that is to be rebooted is switched on after that.
+3. What a shot may still do after its agent has ended is in `drain`.
 4. The agent blocks while the answer may still change; the handler never returns 3 or 5. For a handler nothing is
    committed and no win is used before DRBD was read anew: the link may be back by the time that it asks.
 5. A shot that is undrained, even one whose process cannot be killed, does not keep the next request from being served:
@@ -17,10 +14,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from guard.core import hold
+from guard.core import drain, hold
 from guard.core.claiming import UNREAD, begin, consider, drop, obstacle, seen_since, tell_person
 from guard.core.evidence import Disk, Link, Power, Role
-from guard.core.instant import Instant, after
+from guard.core.instant import after
 from guard.core.step import (
     AnswerAgent,
     AnswerHandler,
@@ -29,7 +26,6 @@ from guard.core.step import (
     Fire,
     Intent,
     Persisted,
-    PowerOn,
     PowerRead,
     Progress,
     ReadPower,
@@ -38,7 +34,7 @@ from guard.core.step import (
     ShotEnded,
     Unblock,
 )
-from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, undrained, whole
+from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, whole
 
 PREFLIGHT_S_MAX = 6.0  # an older reading is no preflight
 READING_S_MAX = 30.0  # a reading that never came back is asked for again
@@ -201,13 +197,7 @@ def shot_ended(turn: Turn, event: ShotEnded) -> None:
     intent = _intent(turn.guard, event.intent)
     if intent is None:
         return
-    drained: Instant | None = turn.now
-    if not _nothing_left(turn.guard, event):
-        drained = None if intent.horizon_s is None else after(turn.now, intent.horizon_s)
-    _set_intent(turn, replace(intent, drained=drained))
-    turn.put(stuck=turn.guard.stuck - {intent.id})
-    if not turn.guard.stuck:
-        turn.unpage("shot-stuck")
+    drain.ended(turn, intent, event)
     turn.note("shot-ended", f"the shot at {intent.target} ended", exit_code=event.exit_code, clean=event.clean)
     job = _job_of(turn.guard, event.intent)
     if job is None:
@@ -219,12 +209,9 @@ def shot_ended(turn: Turn, event: ShotEnded) -> None:
     read(turn, job, policy.readback_gap_s if verified else policy.readback_gap_alone_s)
 
 
-def _nothing_left(guard: Guard, event: ShotEnded) -> bool:
-    """Law 3: nothing that was sent to the device can act any more."""
-    return not event.started or (event.clean and event.exit_code == 0 and guard.stream)
-
-
 def power_read(turn: Turn, event: PowerRead) -> None:
+    if event.token == turn.guard.switching:
+        drain.read(turn, event.power)
     if event.token == turn.guard.sounding:
         turn.put(sounding=None, sounded=event.power, sounded_at=turn.now)
     job = next((j for j in turn.guard.agents if j.reading == event.token), None)
@@ -252,16 +239,8 @@ def power_read(turn: Turn, event: PowerRead) -> None:
 def _confirm(turn: Turn, job: AgentJob) -> None:
     turn.remember(confirmed_off=True)
     turn.note("confirmed-off", f"{job.target} reads off twice from fresh device sessions", target=job.target)
-    turn.put(owes_on=job.action == "reboot")
+    turn.remember(owes_on=job.action == "reboot")
     _end_agent(turn, job, True, "confirmed-off", f"{job.target} is off, read back twice")
-
-
-def switch_on(turn: Turn) -> None:
-    """The second half of a reboot, best effort and once. Before the drain a late copy would switch it off again."""
-    guard = turn.guard
-    if guard.owes_on and not guard.agents and not undrained(guard, turn.now):
-        turn.put(owes_on=False)
-        turn.do(PowerOn(guard.peer))
 
 
 def _end_agent(turn: Turn, job: AgentJob, confirmed: bool, reason: str, text: str) -> None:
@@ -421,54 +400,6 @@ def client_gone(turn: Turn, event: ClientGone) -> None:
         handlers=tuple(h for h in turn.guard.handlers if h.id != event.id),
         dry=tuple(d for d in turn.guard.dry if d.id != event.id),
     )
-
-
-def forgotten_shots(turn: Turn, horizon_s: float | None) -> None:
-    """A guard that lost its memory, or the last of it, may have shot before: undrained for H from now."""
-    if horizon_s is not None:
-        boot, drained = turn.guard.boot_id, after(turn.now, horizon_s)
-        shot = Intent("before-memory", 0, 0, turn.guard.peer, boot, turn.now, horizon_s, spawned=True, drained=drained)
-        turn.remember(intents=(*(i for i in turn.guard.memory.intents if i.id != shot.id), shot))
-
-
-def drain_at_start(turn: Turn, horizon_s: float | None, stuck: frozenset[str]) -> None:
-    """Guard start: whatever was left behind has been killed by now; every intent without a drain gets now + H.
-
-    But those of `stuck` live: their drain begins when they have ended.
-    """
-    intents = _stuck(turn, horizon_s, stuck)
-    for intent in turn.guard.memory.intents:
-        if intent.id in stuck:
-            continue
-        horizon = intent.horizon_s if intent.horizon_s is not None else horizon_s
-        if not intent.spawned:
-            continue  # never spawned: the fork came after `spawned` was durable
-        same_boot = intent.boot_id == turn.guard.boot_id
-        if intent.drained is not None and same_boot:
-            intents.append(intent)
-            continue
-        drained = None if horizon is None else after(turn.now, horizon)
-        intents.append(replace(intent, boot_id=turn.guard.boot_id, drained=drained))
-    if tuple(intents) != turn.guard.memory.intents:
-        turn.remember(intents=tuple(intents))
-
-
-def _stuck(turn: Turn, horizon_s: float | None, stuck: frozenset[str]) -> list[Intent]:
-    """What lives of earlier shots, undrained, also where this memory does not know the shot."""
-    guard = turn.guard
-    if not stuck:
-        return []
-    turn.put(stuck=stuck)
-    text = (
-        f"a process of an earlier shot at {guard.peer} cannot be killed (state D?): this era stays open until it ends; "
-        "look at dmesg, a reboot of this node ends it"
-    )
-    turn.page_once("shot-stuck", text, shots=sorted(stuck))
-    memory, intents = guard.memory, []
-    for shot in sorted(stuck):
-        new = Intent(shot, memory.era, memory.version, guard.peer, guard.boot_id, turn.now, horizon_s)
-        intents.append(replace(_intent(guard, shot) or new, boot_id=guard.boot_id, spawned=True, drained=None))
-    return intents
 
 
 def _intent(guard: Guard, intent_id: str) -> Intent | None:

@@ -92,6 +92,7 @@ class Memory:
     intents: tuple[Intent, ...] = ()
     used: tuple[Purpose, ...] = ()  # uses of a win in `era`, written before the use
     confirmed_off: bool = False  # the peer was confirmed off in `era`
+    owes_on: bool = False  # the peer was shot to be rebooted, and waits to be switched on
     consented: bool = False  # the living peer, unfit, yielded to a releasing claim that was won in `era`
     cold_win: ColdWin | None = None  # what was won with nothing running: continuous by metadata, not by testimony
     promise: Promise | None = None

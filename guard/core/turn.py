@@ -137,7 +137,9 @@ class Guard:
     memory: Memory
     horizon_s: float | None = None  # H of the peer's fence device; None = unbounded
     stream: bool = False  # its agent uses one TCP connection
-    owes_on: bool = False  # the peer was switched off to be rebooted: once every shot has drained it is switched on
+    switching: str | None = None  # token of the power reading before the peer is switched on
+    unread_power: int = 0  # how many of these failed in a row
+    switched_on: int = 0  # how often it was switched on since
     drawn: int = 0
     # what was seen
     volumes: Volumes | None = None

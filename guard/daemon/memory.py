@@ -16,7 +16,7 @@ from guard import __version__
 from guard.core.step import Memory
 from guard.errors import Unreadable
 
-SCHEMA = 2  # raise it with every change to a field of `Memory`, or of what it holds, and add a step to `_brought_up`
+SCHEMA = 3  # raise it with every change to a field of `Memory`, or of what it holds, and add a step to `_brought_up`
 _MEMORY: TypeAdapter[Memory] = TypeAdapter(Memory)
 
 # Schema 1 was not named, and grew: what its first build wrote, and what later ones added, each with what holds where it
@@ -50,13 +50,15 @@ def remembered(records: Iterable[Mapping[str, object]]) -> Memory | None:
 
 def _read(last: Mapping[str, object]) -> Memory:
     schema, fields = last.get("schema", 1), last.get("memory")
-    if schema not in (1, SCHEMA):
+    if schema not in (1, 2, SCHEMA):
         text = f"it has schema {schema}, by pairguard {last.get('by', '?')}; {__version__} knows schemas up to {SCHEMA}"
         raise _unreadable(text, "install that version again")
     if not isinstance(fields, dict):
         raise _unreadable("it holds no fields")
     if schema == 1:
         fields = _brought_up(fields)
+    if schema in (1, 2) and "owes_on" not in fields:
+        fields = {**fields, "owes_on": False}  # schema 3: a node that waits to be switched on waits for a person
     try:
         memory = _MEMORY.validate_python(fields)
     except ValidationError as error:

@@ -21,7 +21,6 @@ from guard.core.step import (
     Intent,
     Memory,
     Note,
-    PowerOn,
     PowerRead,
     ReadPower,
     Reconsider,
@@ -85,55 +84,6 @@ def test_a_client_that_left_is_not_shot_for() -> None:
     gone, _ = run(guard, ClientGone(guard.agents[0].id), now)
     _, effects = run(gone, Reconsider("i1"), now)
     assert not of(effects, Fire)
-
-
-@pytest.mark.parametrize(
-    ("stream", "ended", "drained_s"),
-    [
-        pytest.param(True, (0, True, True), 0.0, id="one connection, closed, effect seen"),
-        pytest.param(True, (None, False, True), 10.0, id="killed"),
-        pytest.param(True, (0, False, True), 10.0, id="something of it was left"),
-        pytest.param(True, (1, True, True), 10.0, id="gave up: the device may yet carry it out"),
-        pytest.param(False, (0, True, True), 10.0, id="datagrams: an earlier copy may be in the network"),
-        pytest.param(False, (None, True, False), 0.0, id="nothing was sent"),
-    ],
-)
-def test_a_shot_drains_for_h_unless_nothing_can_be_left(stream, ended, drained_s) -> None:
-    """S4: what is left in the network, or in the device, may act for H(device)."""
-    guard, now = armed(asked_to_fence())
-    fired, _ = run(replace(guard, stream=stream), Reconsider("i1"), now)
-    exit_code, clean, started = ended
-    over, _ = run(fired, ShotEnded("i1", exit_code, clean, started), now)
-    assert elapsed_s(now, over.memory.intents[0].drained) == drained_s
-
-
-@pytest.mark.parametrize(("action", "orders"), [("reboot", 1), ("off", 0)])
-def test_a_peer_is_switched_on_once_its_shots_have_drained(action, orders) -> None:
-    """A late copy of the shot would switch it off again, and nobody would switch it on a second time."""
-    guard, now = armed(asked_to_fence())
-    job = replace(guard.agents[0], action=action)
-    guard = replace(guard, agents=(job,), stream=False)
-    guard, _ = run(guard, Reconsider("i1"), now)
-    guard, _ = run(guard, ShotEnded("i1", 0, True), now)
-    guard, effects = read_off(guard, now, Power.OFF)
-    assert of(effects, AnswerAgent)[0].confirmed
-    assert not of(effects, PowerOn)
-    guard, effects = run(guard, Tick(), after(now, 9.0))
-    assert not of(effects, PowerOn)
-    guard, effects = run(guard, Tick(), after(now, 10.1))
-    assert len(of(effects, PowerOn)) == orders
-    guard, effects = run(guard, Tick(), after(now, 11.0))
-    assert not of(effects, PowerOn)
-
-
-def test_a_shot_with_an_unbounded_horizon_never_drains() -> None:
-    """S4: a person certifies the device unplugged, or the era stays open."""
-    guard, now = armed(asked_to_fence())
-    guard = replace(
-        guard, memory=replace(guard.memory, intents=(replace(guard.memory.intents[0], horizon_s=None, spawned=True),))
-    )
-    ended, _ = run(guard, ShotEnded("i1", None, False), now)
-    assert ended.memory.intents[0].drained is None
 
 
 def read_off(guard, now, power):

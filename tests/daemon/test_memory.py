@@ -30,7 +30,7 @@ SHAPE = {
     "Ledger": "after count resource role sampling_s seen until",
     "InhibitView": "ended id kind lease_s owner reason since_wall",
     "Memory": "boot_id cold_win confirmed_off consented continuous era generations holding inhibits intents "
-    "ledger_boot ledgers promise session since_era store_id suspended used version won",
+    "ledger_boot ledgers owes_on promise session since_era store_id suspended used version won",
 }
 
 
@@ -60,7 +60,7 @@ def held(kind: object) -> Iterator[type]:
 def test_a_change_of_what_is_remembered_is_a_new_schema() -> None:
     """Whoever changes a field here raises `SCHEMA`, adds a step that brings older records up, and a capture of them."""
     assert {kind.__name__: " ".join(sorted(f.name for f in fields(kind))) for kind in held(Memory)} == SHAPE
-    assert SCHEMA == 2
+    assert SCHEMA == 3
 
 
 def paths(value: object) -> Iterator[tuple[Any, str]]:
@@ -111,8 +111,8 @@ def named(value: object, names: tuple[str, ...]) -> list[object]:
 
 def test_a_record_of_a_later_schema_is_refused_with_its_version() -> None:
     """A downgrade: what this version does not know may be what bars this node."""
-    with pytest.raises(Unreadable, match=r"schema 3, by pairguard 9\.9\.9; .* install that version again") as caught:
-        remembered([{**rich(), "schema": 3, "by": "9.9.9"}])
+    with pytest.raises(Unreadable, match=r"schema 4, by pairguard 9\.9\.9; .* install that version again") as caught:
+        remembered([{**rich(), "schema": 4, "by": "9.9.9"}])
     assert "while the pair is whole" in str(caught.value)
 
 
