@@ -291,7 +291,8 @@ class Drbd:
             return GateFacts()
 
     def _lost(self, last: Volumes, batch: Sequence[str]) -> Volumes | None:
-        """`last` made worse by events, None if none of them says so.
+        """`last` made worse by events, None if none of them says so. Nothing of it is a look of now: what no event
+        touched is as it was read before, and an event may have waited while the link came back.
 
         Under a closed gate a lost connection leaves the generations as they are (facts/drbd-fencing.md: a new one is
         made milliseconds after the handler's answer, not at the cut), so they are kept; otherwise they are not known.
@@ -305,7 +306,10 @@ class Drbd:
             if worse is not None:
                 replicas[worse.resource] = worse
         changed = tuple(replicas[one.resource] for one in last.replicas)
-        return None if changed == last.replicas else Volumes(self._clock.now(), changed)
+        if changed == last.replicas:
+            return None
+        carried = {one.resource: last.at if one == replicas[one.resource] else None for one in last.replicas}
+        return Volumes(self._clock.now(), changed, carried=carried)
 
     # ------------------------------------------------------------ asking
 

@@ -200,7 +200,8 @@ def seen_since(guard: Guard, job: HandlerJob) -> bool:
     """DRBD's connection was read after its handler asked. The handler is a process that DRBD started before: what was
     seen until then may be of before the cut, or the link may be back."""
     volumes = guard.volumes
-    if volumes is None or volumes.at <= job.since:
+    looked = None if volumes is None else volumes.looked(job.resource)
+    if volumes is None or looked is None or looked <= job.since:
         return False
     return any(r.resource == job.resource and r.link is not Link.UNKNOWN for r in volumes.replicas)
 

@@ -6,7 +6,8 @@ sightings (one reading each); whether they are fresh enough to count is decided 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from guard.core.instant import Age, Instant
@@ -104,14 +105,32 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class Volumes:
-    """All replicated resources of a node, whole, at one moment.
+    """All replicated resources of a node, whole. Readings are ordered by `at`, the moment when this one began.
 
     `gap`: events were lost before this reading, so a connection may have broken and come back unseen.
+    `carried`: what was not read at `at`, with the moment when the reading began that it is from. None: an event has
+    made it worse since. Events may be late, so that is no look: whatever broke may be back.
     """
 
     at: Instant
     replicas: tuple[Replica, ...]
     gap: bool = False
+    carried: Mapping[str, Instant | None] = field(default_factory=dict)
+
+    def looked(self, resource: str) -> Instant | None:
+        """When the look at this resource began that this rests on; None if there is none."""
+        return self.carried.get(resource, self.at)
+
+    def over(self, known: Volumes) -> Volumes:
+        """Told after `known`: what this carries of a look from before is no news where `known` has a later one."""
+        if not self.carried:
+            return self
+        carried, later = dict(self.carried), {}
+        for replica in known.replicas:
+            here, there = self.looked(replica.resource), known.looked(replica.resource)
+            if here is not None and here < (known.at if there is None else there):
+                carried[replica.resource], later[replica.resource] = there, replica
+        return replace(self, replicas=tuple(later.get(r.resource, r) for r in self.replicas), carried=carried)
 
 
 @dataclass(frozen=True, slots=True)

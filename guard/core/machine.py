@@ -170,6 +170,8 @@ def _take(turn: Turn, event: Event) -> None:
                 if not volumes.gap:
                     return  # overtaken by a later look
                 volumes = replace(guard.volumes, gap=True)
+            elif guard.volumes is not None:
+                volumes = volumes.over(guard.volumes)
             first, before = guard.volumes is None, guard.memory.generations
             attesting.saw_volumes(turn, volumes)
             if first:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from guard.core.evidence import Membership, Replica, SwitchSighting, Up, Volumes, unseen_cluster
@@ -130,7 +130,7 @@ class Watching:
             first = self._volumes is not None  # a restart of this watcher is a gap
             async for seen in replication.changes():
                 if first:
-                    seen, first = Volumes(seen.at, seen.replicas, gap=True), False
+                    seen, first = replace(seen, gap=True), False
                 self._volumes = seen
                 self._put(SawVolumes(seen))
                 self.fresh_volumes.set()

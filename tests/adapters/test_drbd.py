@@ -715,6 +715,32 @@ async def test_change(tmp_path: Path) -> None:
         assert (whole.link, whole.suspended) == (Link.CONNECTING, {Suspended.FENCING})
 
 
+def doubled(state: str) -> CaptureNode:
+    """The node with two resources, r1 as r0 was captured."""
+    node = CaptureNode.of(state)
+    for command, ran in [each for each in node.known.items() if " r0" in each[0]]:
+        node.put(command.replace(" r0", " r1"), ran.out.replace("r0", "r1").replace("minor:0", "minor:1"), ran.code)
+    node.put("drbdsetup get-gi 1", node.known["drbdsetup get-gi 0"].out)
+    text = node.known["drbdadm dump"].out
+    node.put("drbdadm dump", text + text[text.index("resource r0") :].replace("resource r0", "resource r1"))
+    return node
+
+
+@pytest.mark.asyncio
+async def test_an_event_is_no_look(tmp_path: Path) -> None:
+    """What it did not touch is as old as the look before; what it touched may be back, for events may be late."""
+    node = doubled("02-a-healthy-A-primary.nodeA")
+    async with watching(drbd(node, tmp_path, names=("r0", "r1"))) as heard:
+        first = await heard.get()
+        assert [first.looked("r0"), first.looked("r1")] == [first.at, first.at]
+        node.batches.put_nowait((CUT.format(word="NetworkFailure"),))
+        quick = await heard.get()
+        assert [one.link for one in quick.replicas] == [Link.CONNECTING, Link.CONNECTED]
+        assert [quick.looked("r0"), quick.looked("r1")] == [None, first.at]
+        read = await heard.get()
+        assert [read.looked("r0"), read.looked("r1")] == [read.at, read.at]
+
+
 @pytest.mark.asyncio
 async def test_change_without_a_gate(tmp_path: Path) -> None:
     """With the gate off the generation may have moved with the cut: the quick word does not name one."""

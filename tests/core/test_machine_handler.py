@@ -8,7 +8,7 @@ import pytest
 from scene import frozen_primary, guard_of, of, run, whole_pair
 
 from guard.core.attesting import evidence
-from guard.core.evidence import Disk, Link, Role
+from guard.core.evidence import Disk, Link, Role, Volumes
 from guard.core.instant import after
 from guard.core.messages import Claim, Commit, Offer
 from guard.core.step import AnswerHandler, HandlerAsks, Heard, ReadVolumes, SawVolumes, Send, Tick
@@ -161,6 +161,37 @@ def test_a_win_is_used_only_beside_a_look_since_the_question(at_s: float, link: 
     right = Right("alone", 1, 2, now, guard.halves.connects, job="h")
     guard = replace(guard, right=right, attempt=None)
     assert answers(guard, after(now, 0.4)) == codes
+
+
+@pytest.mark.parametrize("looked_s", [None, -0.1, 0.1])
+@pytest.mark.parametrize("link", [Link.CONNECTED, Link.CONNECTING])
+def test_what_an_event_carries_is_as_old_as_its_look(looked_s: float | None, link: Link) -> None:
+    """L3: an event of r0 told r1, unread since before its cut, as connected and of now; or as cut, though it was up."""
+    guard, now, _ = asks(link)
+    right = Right("alone", 1, 2, now, guard.halves.connects, job="h")
+    told = seen_as(guard, after(now, 1.2), link=link).volumes
+    looked = None if looked_s is None else after(now, looked_s)
+    told = replace(told, carried=dict.fromkeys((r.resource for r in told.replicas), looked))
+    fresh = looked_s is not None and looked_s > 0
+    guard = replace(guard, right=right, attempt=None)
+    codes = [a.code for a in of(run(guard, SawVolumes(told), after(now, 1.2))[1], AnswerHandler)]
+    assert codes == ([1] if link is Link.CONNECTED else [4]) * fresh
+
+
+def test_what_an_event_carries_is_no_news_beside_a_later_look() -> None:
+    """A look of 1.0 saw r1 cut; an event of r0 at 1.5 carries r1, connected, from a look of 0.5: r1 stays cut."""
+    guard = guard_of(whole_pair(), "A")
+    now, [r0] = guard.volumes.at, guard.volumes.replicas
+    r1 = replace(r0, resource="r1")
+    both = (r0, replace(r1, link=Link.CONNECTING))
+    guard, _ = run(guard, SawVolumes(Volumes(after(now, 1.0), both)), after(now, 1.1))
+    worse = replace(r0, disk=Disk.INCONSISTENT)
+    for looked_s, link in ((0.5, Link.CONNECTING), (1.2, Link.CONNECTED)):
+        carried = {"r0": None, "r1": after(now, looked_s)}
+        told = SawVolumes(Volumes(after(now, 1.5), (worse, r1), carried=carried))
+        seen = run(guard, told, after(now, 1.6))[0].volumes
+        assert [(r.disk, r.link) for r in seen.replicas] == [(Disk.INCONSISTENT, r0.link), (Disk.UP_TO_DATE, link)]
+        assert [seen.looked("r0"), seen.looked("r1")] == [None, after(now, max(looked_s, 1.0))]
 
 
 def test_while_drbd_cannot_be_read_nobody_runs_alone_and_a_person_is_told() -> None:

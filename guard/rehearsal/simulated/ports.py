@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ class SimulatedReplication:
         """One replica for each configured resource, in order; what the site does not have is UNKNOWN."""
         known = {r.resource: r for r in seen.replicas}
         replicas = tuple(known.get(name) or Replica(name, suspended=None) for name in self._resources)
-        return Volumes(seen.at, replicas, seen.gap)
+        return replace(seen, replicas=replicas)
 
     async def _ask(self, op: str) -> Volumes:
         try:
