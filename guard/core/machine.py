@@ -167,9 +167,10 @@ def _take(turn: Turn, event: Event) -> None:
             _hear(turn, sender, event)
         case SawVolumes(volumes):
             if guard.volumes is not None and volumes.at < guard.volumes.at:
-                if not volumes.gap:
+                broke = connected(guard) and not connected(replace(guard, volumes=volumes))
+                if not (volumes.gap or broke):
                     return  # overtaken by a later look
-                volumes = replace(guard.volumes, gap=True)
+                volumes = replace(guard.volumes, gap=True)  # the link that is up now is not the one before
             elif guard.volumes is not None:
                 volumes = volumes.over(guard.volumes)
             first, before = guard.volumes is None, guard.memory.generations

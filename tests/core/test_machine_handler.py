@@ -226,6 +226,21 @@ def test_a_look_that_was_overtaken_says_nothing() -> None:
     assert run(whole, gap, now)[0].halves.connects == whole.halves.connects + 1
 
 
+@pytest.mark.parametrize("link", [Link.CONNECTING, Link.DOWN, Link.UNKNOWN])
+def test_a_loss_that_only_an_overtaken_look_saw_ends_the_session(link: Link) -> None:
+    """S3: the link broke and came back between two looks; nothing else tells of it, for the watcher knows it now."""
+    whole = guard_of(whole_pair(), "A")
+    now, before = whole.volumes.at, whole.halves
+    guard, _ = run(whole, read(whole, after(now, 1.5)), after(now, 1.8))
+    assert guard.halves == before
+    guard, _ = run(guard, read(whole, after(now, 1.0), link=link), after(now, 2.5))
+    assert guard.halves.connects == before.connects + 1
+    assert guard.halves.session("A", "B") is None
+    assert [r.link for r in guard.volumes.replicas] == [Link.CONNECTED], "it is up all the same"
+    again, _ = run(guard, read(whole, after(now, 1.2)), after(now, 2.6))
+    assert again.halves.connects == guard.halves.connects
+
+
 @pytest.mark.parametrize("unread", [{"disk": Disk.UNKNOWN}, {"generations": None}, {"link": Link.UNKNOWN}])
 def test_what_could_not_be_read_is_read_again(unread) -> None:
     """L1: the tools time out just when the peer dies, and nothing changes afterwards, so DRBD says nothing more."""
