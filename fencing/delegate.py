@@ -3,13 +3,13 @@
     python -I -S delegate.py CGROUP SECONDS START_BY LIFELINE AGENT
 
 1. The agent's process joins CGROUP before anything else of it can act. If it cannot join, there is no agent.
-2. It becomes the agent only while this process lives (else the kernel kills it), while LIFELINE (a pipe whose other
+2. It becomes the agent only while this process lives (else the kernel kills it), while LIFELINE (a socket whose other
    end only the guard holds) stands, and before START_BY (nanoseconds on CLOCK_BOOTTIME; 0 = no limit). That is looked
    at last, after every pause that any of these processes may have suffered.
 3. This process stays outside and watches: when LIFELINE closes, when SECONDS have passed or when it is told to stop,
    it kills the agent and everything in CGROUP. So a shot ends at its deadline although the guard was killed or hangs.
-4. It ends with the agent's own exit code; 128 + n if signal n ended the agent; 125 if the watch ended it; 126 if the
-   agent was not started.
+4. It ends with the agent's own exit code; 128 + n if signal n ended the agent; 125 if the watch ended it. That there
+   was no agent it says on LIFELINE, which executing the agent closes: an agent may end with any code after it has sent.
 
 Nothing of pairguard is imported here: this runs with an empty environment.
 """
@@ -22,6 +22,7 @@ import sys
 import time
 
 NOT_STARTED, WATCH_ENDED_IT = 126, 125
+NO_AGENT = b"no agent"  # the word on LIFELINE
 LOOK_S = 0.01  # a killed process needs a moment to go
 PR_SET_PDEATHSIG = 1  # prctl(2): kept when the agent is executed; children that it forks do not have it
 
@@ -40,7 +41,7 @@ def main() -> int:
     child = os.fork()
     if child == 0:
         if prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
-            refuse(f"{agent}: it would outlive its watch: {os.strerror(ctypes.get_errno())}")
+            refuse(lifeline, f"{agent}: it would outlive its watch: {os.strerror(ctypes.get_errno())}")
         become(cgroup, start_by, lifeline, agent, watch_pid)
     with open(os.devnull, "r+b") as nothing:  # only the agent holds the pipes of the guard now
         os.dup2(nothing.fileno(), 0)
@@ -62,18 +63,20 @@ def become(cgroup: str, start_by: int, lifeline: int, agent: str, watch_pid: int
         os.set_inheritable(lifeline, False)
         late_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - start_by
         if start_by and late_ns > 0:
-            refuse(f"{agent}: it should have started {late_ns / 1e9:.3f} s ago")
+            refuse(lifeline, f"{agent}: it should have started {late_ns / 1e9:.3f} s ago")
         if last_look.poll(0) or os.getppid() != watch_pid:
-            refuse(f"{agent}: the guard is gone")
+            refuse(lifeline, f"{agent}: the guard is gone")
         os.execve(agent, [agent], environment)  # noqa: S606
     except (OSError, KeyError) as error:
-        refuse(f"{agent} in {cgroup}: {error}")
+        refuse(lifeline, f"{agent} in {cgroup}: {error}")
 
 
-def refuse(why: str) -> None:
-    """In the child: end without the agent. Never returns."""
+def refuse(lifeline: int, why: str) -> None:
+    """In the child: end without the agent. Never returns. If the word cannot be said, the guard takes it for a shot."""
     try:
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # the guard may be gone
         os.write(2, f"cannot start {why}\n".encode())
+        os.write(lifeline, NO_AGENT)
     finally:
         os._exit(NOT_STARTED)
 

@@ -11,9 +11,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
+import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
@@ -42,7 +42,10 @@ SECRET = re.compile(r"pass|secret|community|key|kg|token", re.IGNORECASE)  # opt
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How one run ended. `exit_code` None: it was ended. `said`: tail of stdout, `complained`: tail of stderr."""
+    """How one run ended. `exit_code` None: it was ended. `said`: tail of stdout, `complained`: tail of stderr.
+
+    `started` False: it is certain that the agent never ran.
+    """
 
     exit_code: int | None
     clean: bool
@@ -51,6 +54,7 @@ class Run:
     sockets_destroyed: int
     said: str
     complained: str
+    started: bool = True
 
 
 @dataclass(slots=True)
@@ -97,7 +101,7 @@ class Supervisor:
             ran.killed,
             ran.sockets_destroyed,
             ran.complained,
-            started=ran.exit_code != delegate.NOT_STARTED,
+            started=ran.started,
         )
 
     async def clear(self) -> Cleared:
@@ -164,7 +168,7 @@ class Supervisor:
         start_by: Instant | None,
     ) -> Run:
         try:
-            lifeline, ours = os.pipe()
+            lifeline, ours = socket.socketpair()
         except OSError as error:
             raise Unavailable("cannot start the delegate", error.strerror or str(error)) from error
         process: Process | None = None
@@ -172,20 +176,21 @@ class Supervisor:
         said, complained = bytearray(), bytearray()
         try:
             spawned = self._clock.now()
-            process = await _spawn(group, agent, lifeline, timeout_s + WATCH_GRACE_S, start_by)
+            process = await _spawn(group, agent, lifeline.fileno(), timeout_s + WATCH_GRACE_S, start_by)
             pipes.add(asyncio.create_task(_feed(process, order), name="delegate-stdin"))
             pipes.add(asyncio.create_task(_keep_tail(process.stdout, said), name="delegate-stdout"))
             pipes.add(asyncio.create_task(_keep_tail(process.stderr, complained), name="delegate-stderr"))
             in_time = await self._wait(process, after(spawned, timeout_s))
             ending = await self._end(group, process, in_time=in_time)
             await asyncio.wait(pipes, timeout=PIPES_S_MAX)
+            started = not _said_no_agent(ours)
         finally:
             for task in pipes:
                 task.cancel()
             if process is not None and process.returncode is None:
                 process.kill()
-            os.close(lifeline)
-            os.close(ours)
+            lifeline.close()
+            ours.close()
         code = process.returncode if in_time else None
         if code is not None and (code < 0 or code == delegate.WATCH_ENDED_IT):
             code = None
@@ -198,6 +203,7 @@ class Supervisor:
             sockets_destroyed=ending.destroyed,
             said=_hidden(said.decode(errors="replace"), options)[-TAIL_BYTES:],
             complained=_hidden(text, options)[-TAIL_BYTES:],
+            started=started,
         )
 
     async def _wait(self, process: Process, deadline: Instant) -> bool:
@@ -275,6 +281,14 @@ async def _spawn(group: Path, agent: str, lifeline: int, seconds: float, start_b
         )
     except OSError as error:
         raise Unavailable("cannot start the delegate", error.strerror or str(error)) from error
+
+
+def _said_no_agent(lifeline: socket.socket) -> bool:
+    """The delegate's own process ended before it became the agent. Silence is no such word: then there was a shot."""
+    try:
+        return lifeline.recv(len(delegate.NO_AGENT), socket.MSG_DONTWAIT) == delegate.NO_AGENT
+    except OSError:
+        return False
 
 
 async def _feed(process: Process, order: bytes) -> None:

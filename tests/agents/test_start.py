@@ -16,7 +16,7 @@ import pytest
 from conftest import alive, mount, until
 
 from fencing import cgroup
-from fencing.delegate import NOT_STARTED
+from fencing.delegate import NOT_STARTED, WATCH_ENDED_IT
 from fencing.supervisor import Supervisor
 from guard.adapters.clock import BootClock
 from guard.core.instant import after
@@ -28,8 +28,8 @@ Writer = Callable[..., DeviceSettings]
 pytestmark = pytest.mark.root
 
 GUARD = """
-import os, subprocess, sys
-lifeline, ours = os.pipe()
+import os, socket, subprocess, sys
+lifeline, ours = (end.detach() for end in socket.socketpair())
 words = [sys.executable, "-I", "-S", sys.argv[1], sys.argv[2], "600", sys.argv[3], str(lifeline), sys.argv[4]]
 watch = subprocess.Popen(words, pass_fds=(lifeline,), stdin=subprocess.DEVNULL, env={"PATH": "/usr/bin", "LANG": "C"})
 print(watch.pid, flush=True)
@@ -134,6 +134,24 @@ async def test_a_shot_that_comes_too_late_says_that_it_never_started(supervisor:
     result = await supervisor.fire(device, "off", "fs1b", "s2", after(clock.now(), 3600.0))
     assert (result.started, result.exit_code) == (True, 0)
     assert ran(device)
+
+
+@pytest.mark.asyncio
+async def test_no_exit_code_says_that_an_agent_never_started(supervisor: Supervisor, delegate: Writer) -> None:
+    """S4: 126 is what a shell ends with whose last command is not executable, after everything before was sent."""
+    for code in (NOT_STARTED, WATCH_ENDED_IT, 127):
+        device = delegate(f'touch "$0.ran"; exit {code}')
+        result = await supervisor.fire(device, "off", "fs1b", f"s{code}", None)
+        assert ran(device)
+        assert result.started, code
+
+
+@pytest.mark.asyncio
+async def test_an_agent_that_cannot_be_executed_never_started(supervisor: Supervisor, delegate: Writer) -> None:
+    """Its interpreter is gone, say after an upgrade: nothing was sent."""
+    device = delegate('touch "$0.ran"', interpreter="/nowhere/python3")
+    result = await supervisor.fire(device, "off", "fs1b", "s1", None)
+    assert (result.started, result.clean) == (False, True), result.output
 
 
 def named(word: str) -> list[int]:
