@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from guard.errors import SettingsError
+from guard.errors import SettingsError, closed_to_us
 
 Hint = Callable[[Sequence[str | int]], str | None]
 """What to say of an unknown key, by its place; None: the likely spelling."""
@@ -26,7 +26,8 @@ def toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {path}", why(error), "mend the file") from error
+        next_step = "run it as root" if closed_to_us(error) else "mend the file"
+        raise SettingsError(f"cannot read {path}", why(error), next_step) from error
     if not text.strip():
         raise SettingsError(f"cannot use {path}", "it is empty: an empty file is never defaults", "restore it")
     try:

@@ -6,6 +6,8 @@ What may go wrong in the world is a value wherever a decision depends on it; the
 
 from __future__ import annotations
 
+import os
+
 
 class PairguardError(Exception):
     """A refusal or failure with a plain cause. `str()` is what a person reads: what, why, next."""
@@ -42,6 +44,17 @@ def exit_code(error: PairguardError) -> int:
     """What a daemon that cannot start ends with: 75 (EX_TEMPFAIL, sysexits.h) for what may mend itself, so systemd
     tries again for ever; 89 for settings and damaged files, which only a person mends, so it does not."""
     return 75 if isinstance(error, Unavailable) else 89
+
+
+def closed_to_us(error: BaseException) -> bool:
+    """It was about a file that this user may not look at: nothing is known of it, and root would see. Of root's own
+    failures (a network file system) it is not said."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, PermissionError):
+            return os.geteuid() != 0
+        cause = cause.__cause__
+    return False
 
 
 class InvariantBroken(BaseException):

@@ -491,4 +491,10 @@ def load_public(path: Path) -> Ed25519PublicKey:
 
 def load_keyring(folder: Path) -> Keyring:
     """Every `PARTY.pub` of a folder. `SettingsError` for an unreadable one: a key is never silently left out."""
-    return Keyring({path.stem: load_public(path) for path in sorted(folder.glob("*.pub"))})
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix == ".pub") if folder.exists() else []
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read the folder of keys {folder}", str(error.strerror), f"ls -ld {folder}"
+        ) from error
+    return Keyring({path.stem: load_public(path) for path in found})

@@ -19,7 +19,13 @@ def made(path: Path, mode: int) -> Path:
 
 
 def makeable(path: Path) -> None:
-    """As `made`, without making it: `Unavailable` if something that is no folder stands in its place."""
-    there = next(each for each in (path, *path.parents) if each.exists())
-    if not there.is_dir():
+    """As `made`, without making it: `Unavailable` if something that is no folder stands in its place, or where that
+    cannot be seen."""
+    try:
+        there = next(each for each in (path, *path.parents) if each.exists())
+        folder = there.is_dir()
+    except OSError as error:
+        why = (error.strerror or "it cannot be looked at").lower()
+        raise Unavailable(f"cannot look at {path}", why, "look at the path in the settings") from error
+    if not folder:
         raise Unavailable(f"cannot make the folder {path}", f"{there} is no folder", "look at the path in the settings")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from guard.cli.options import DENY, GO, GUARD, UNVERIFIED, answer, command
-from guard.errors import SettingsError, Unreadable
+from guard.errors import SettingsError, Unavailable, Unreadable, closed_to_us
 
 if TYPE_CHECKING:
     from guard.cli.facts import Facts
@@ -35,15 +35,16 @@ def check(only_settings: bool, against: str | None, as_json: bool, config: str |
     Needs no running daemon. Each finding ends with the command that shows it
     and the one that mends it. Exit codes: 0, 81 with findings, 85 could not
     look at the cluster, corosync or DRBD, 89 settings that do not validate;
-    with --settings 0, or 89 if the program would not start with them.
+    with --settings 0, 89 if the program would not start with them, or 85 if
+    that is not known, for files are closed to whoever asks: run it as root.
     """
     from guard.cli import wiring
 
     if only_settings:
-        loaded = wiring.load(config)
-        data = wiring.do(settings_data(loaded))
-        usable = all(fault["starts"] for part in data["programs"] for fault in part["faults"])
-        answer(data, _settings_text(data), GO if usable else GUARD, as_json=as_json)
+        data = wiring.do(settings_data(_looked_into(config)))
+        starts = [fault["starts"] for part in data["programs"] for fault in part["faults"]]
+        code = GUARD if False in starts else UNVERIFIED if None in starts else GO
+        answer(data, _settings_text(data), code, as_json=as_json)
     last = None if against is None else _last(Path(against))
     try:
         loaded = wiring.load(config)
@@ -52,6 +53,18 @@ def check(only_settings: bool, against: str | None, as_json: bool, config: str |
         loaded, trouble = wiring.Loaded(None, None, None, None), error
     data, code = wiring.do(examine(loaded, trouble, last))
     answer(data, text_of(data), code, as_json=as_json)
+
+
+def _looked_into(config: str | None) -> Loaded:
+    """The settings. `Unavailable`: they are closed to this user, which says nothing against them."""
+    from guard.cli import wiring
+
+    try:
+        return wiring.load(config)
+    except SettingsError as error:
+        if closed_to_us(error):
+            raise Unavailable(error.what, error.why, error.next_step) from error
+        raise
 
 
 async def examine(
@@ -153,7 +166,7 @@ def _of_named(faults: Sequence[Fault]) -> list[Finding]:
         severity: Literal["trap", "note"] = "note" if each.code == "cleartext-password" else "trap"
         return Finding(each.code, severity, "settings", each.key, each.text, each.show, each.mend)
 
-    return [finding(each) for each in faults]
+    return [finding(each) for each in faults if each.starts is not None]
 
 
 def _settings_findings(trouble: SettingsError | None) -> list[Finding]:
@@ -210,6 +223,8 @@ def looked(seen: Facts, found: Sequence[Finding], trouble: SettingsError | None)
         why = value.why if isinstance(value, Unseen) else None
         if area == "machine" and isinstance(value, Machine) and isinstance(value.cgroup, Unseen):
             why = value.cgroup.why
+        if area == "settings" and (closed := [each.key for each in seen.named or () if each.starts is None]):
+            why = f"closed to this user, run it as root: {', '.join(closed)}"
         if value is None and area == "settings" and trouble is not None:
             state = "found"
         elif value is None:
@@ -392,8 +407,11 @@ def _settings_text(data: Mapping[str, Any]) -> str:
 
 
 def _said(faults: Sequence[Mapping[str, Any]]) -> str:
-    if not all(fault["starts"] for fault in faults):
+    starts = [fault["starts"] for fault in faults]
+    if False in starts:
         return "DOES NOT START with these settings:"
+    if None in starts:
+        return "not known whether it starts, for not all could be seen:"
     return "it starts, but what the settings name is not in order:" if faults else "the settings are valid"
 
 

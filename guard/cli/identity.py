@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
 from guard import wire
-from guard.cli.named import Fault
+from guard.cli.named import Fault, unless_closed
 from guard.errors import SettingsError
 from guard.settings import Keys, Tls
 
@@ -32,15 +32,20 @@ def keys(own: Keys, party: str, others: Iterable[str], owners: frozenset[int] = 
     except SettingsError as error:
         found.append(_broken(str(own.private), own.private, error, starts=False))
     needed = [party, *others]
-    strangers = sorted(path.stem for path in own.public_dir.glob("*.pub") if path.stem not in needed)
+    try:
+        there = [path.stem for path in own.public_dir.iterdir() if path.suffix == ".pub"]
+    except OSError:
+        there = []  # told below, of those that are needed
+    strangers = sorted({*there} - {*needed})
     public: dict[str, bytes] = {}
     for name in (*needed, *strangers):
         path = own.public_dir / f"{name}.pub"
         try:
             public[name] = _raw(wire.load_public(path))
         except SettingsError as error:
-            found.append(_broken(path.name, path, error, starts=name != party and not path.exists()))
-            if name == party:
+            missing = isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+            found.append(_broken(path.name, path, error, starts=name != party and missing))
+            if name == party and found[-1].starts is False:
                 found[-1] = replace(found[-1], mend=f"rm -f {path} && pairguard init --keys, which makes it anew")
     return (*found, *_mixed(own, party, mine, public))
 
@@ -76,7 +81,8 @@ def _raw(key: Ed25519PublicKey) -> bytes:
 
 def _broken(subject: str, path: Path, error: SettingsError, *, starts: bool) -> Fault:
     text = str(SettingsError(error.what.removesuffix(f" {path}"), error.why))
-    return Fault("keys", subject, text, f"ls -l {path}", error.next_step.removeprefix("run: "), starts)
+    fault = Fault("keys", subject, text, f"ls -l {path}", error.next_step.removeprefix("run: "), starts)
+    return unless_closed(fault, error)
 
 
 def _mixed(own: Keys, party: str, mine: bytes | None, public: Mapping[str, bytes]) -> Iterator[Fault]:

@@ -11,10 +11,11 @@ import pwd
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from guard.errors import closed_to_us
 from guard.settings import Bus, GuardSettings, Origin, WitnessSettings
 
 Kind = Literal["public", "key", "secret", "script"]
@@ -36,14 +37,24 @@ OPEN_TO_OTHERS = 0o037  # settings with a password in them: 0600, or 0640
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with what the settings name. `code` and `key` name it from one `check` to the next."""
+    """One thing wrong with what the settings name. `code` and `key` name it from one `check` to the next.
+
+    `starts`: does the program start all the same? None: this user may not look, so nothing is known of it.
+    """
 
     code: str
     key: str
     text: str
     show: str
     mend: str
-    starts: bool  # the program starts all the same
+    starts: bool | None
+
+
+def unless_closed(fault: Fault, error: BaseException) -> Fault:
+    """`fault`, which `error` told; or that nothing is known, where a file is closed to this user."""
+    if not closed_to_us(error):
+        return fault
+    return replace(fault, text=f"not looked at: {fault.text}", mend="run it as root", starts=None)
 
 
 def of_guard(settings: GuardSettings) -> tuple[Fault, ...]:
@@ -168,7 +179,8 @@ def _fault(key: str, path: Path, kind: Kind, owners: set[int]) -> Fault | None:
         seen = path.stat()
     except OSError as error:
         mend = f"put it there, or correct {key}"
-        return Fault("file-missing", key, f"cannot look at {path}: {error.strerror}", show, mend, starts)
+        missing = Fault("file-missing", key, f"cannot look at {path}: {error.strerror}", show, mend, starts)
+        return unless_closed(missing, error)
     if not stat.S_ISREG(seen.st_mode):
         return Fault("file-missing", key, f"{path} is no file", show, f"correct {key}", starts)
     mode = stat.S_IMODE(seen.st_mode)

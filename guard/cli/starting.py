@@ -47,5 +47,6 @@ def _stopped(trial: Sequence[tuple[str, PairguardError]], known: Sequence[Fault]
         stops.append(key)
         text = str(type(error)(error.what, error.why))
         mend = error.next_step.removeprefix("run: ") or f"correct {key} in the settings"
-        found.append(Fault("does-not-start", key, text, "pairguard check --settings", mend, starts=False))
+        fault = Fault("does-not-start", key, text, "pairguard check --settings", mend, starts=False)
+        found.append(named.unless_closed(fault, error))
     return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,83 @@ def test_all_that_would_stop_the_start_is_told_at_once(folder: Path) -> None:
     for each in full["findings"]:
         assert not each["text"].startswith(each["subject"] + ":"), each
         assert not each["mend"].startswith("run: "), each
+
+
+# ------------------------------------------------------------------ asked by a user who may not look
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """A user to whom files of mode 0600 of root are closed; as no root, they were closed by their mode alone."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def imports_all(file: Path) -> None:
+    """That user may not see the interpreter's own library, where it is root's."""
+    for more in ((), ("--settings",), ("--json",)):
+        pairguard("check", *more, config=file)
+
+
+def closed(folder: Path) -> Path:
+    """Settings that anybody may read, and files that only root may."""
+    file, files = with_switch(folder)
+    private = folder / "keys" / "private.pem"
+    state = folder / "state"
+    state.mkdir()
+    (state / "fs1a.journal").write_bytes(b"")
+    folder.chmod(0o755)
+    file.chmod(0o644)
+    for path in (private, files["key"], files["auth"], state):
+        path.chmod((0o700 if path == state else 0o600) if os.geteuid() == 0 else 0)
+    return file
+
+
+def test_what_is_closed_to_this_user_says_nothing_of_the_start(folder: Path) -> None:
+    """85 and "run it as root"; not 89, and no mend that would void a key that is in order."""
+    file = closed(folder)
+    imports_all(file)
+    with nobody():
+        found = {each["key"]: each for each in faults(file) if each["code"] != "cleartext-password"}
+        done = pairguard("check", "--settings", config=file)
+        full = one_object(pairguard("check", "--json", config=file), "pairguard.check/1")
+    private = str(folder / "keys" / "private.pem")
+    assert set(found) == {private, "paths.state", "switch (number 1)", "bus.tls"}
+    for each in found.values():
+        assert each["starts"] is None
+        assert each["mend"] == "run it as root"
+    assert done.exit_code == 85
+    assert "not known whether it starts" in done.stdout
+    assert "init --keys" not in done.stdout
+    fits(done.stdout)
+    [settings] = [row for row in full["looks"] if row["area"] == "settings"]
+    assert private in settings["why"]
+    assert private not in {each["subject"] for each in full["findings"]}
+    (folder / "keys" / "public" / "fs1b.pub").write_text("nothing\n")
+    with nobody():
+        assert pairguard("check", "--settings", config=file).exit_code == 89, "what can be seen is told all the same"
+
+
+@pytest.mark.parametrize("what", ["pairguard.toml", "keys", "keys/public"])
+def test_settings_and_folders_that_are_closed_are_not_looked_at_either(folder: Path, config: Path, what: str) -> None:
+    """A fragment of mode 0600 with a password in it is as it should be."""
+    folder.chmod(0o755)
+    for path in (config, folder / "keys" / "private.pem"):
+        path.chmod(0o644 if path == config else 0o600)
+    imports_all(config)
+    (folder / what).chmod(0o600 if os.geteuid() == 0 else 0)
+    with nobody():
+        done = pairguard("check", "--settings", config=config)
+    (folder / what).chmod(0o700)
+    assert done.exit_code == 85
+    assert "run it as root" in done.output
+    assert "Traceback" not in done.output
 
 
 # ------------------------------------------------------------------ files of the wrong party
