@@ -12,7 +12,7 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz mutants model lab demo rehearse campaign bench verdict-table lock clean
+.PHONY: help setup needs lint test fuzz mutants mutate model lab demo rehearse campaign bench verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
@@ -20,6 +20,7 @@ help:
 	@echo 'make lint           the same without the tests'
 	@echo 'make fuzz           SECONDS=600: coverage-guided fuzzing of every parser and message; goes on where it stopped'
 	@echo 'make mutants        tests/mutants.toml: each rule dropped in the code in turn; its test must go red'
+	@echo 'make mutate         FILES="core/pair core/claim.py": mutmut over what decides; goes on where it stopped; days without FILES'
 	@echo 'make model          the protocol as a Promela model: all states within large bounds, and each rule dropped in turn'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo '                    SEEDS=1-6: instead random faults of these seeds, there and in the deterministic world, compared'
@@ -28,7 +29,7 @@ help:
 	@echo 'make campaign       MINUTES=60: a million pair-freezes, and 10,000 seeds of every other scenario; goes on where it stopped'
 	@echo 'make bench          what things cost, each beside a floor of the same run; asserts nothing'
 	@echo 'make verdict-table  the whole verdict table as CSV'
-	@echo 'make lock           choose newer packages: writes requirements.lock and requirements-build.lock'
+	@echo 'make lock           choose newer packages: writes the three lock files'
 	@echo 'make clean          removes build/ and caches'
 
 setup: $(STAMP)
@@ -69,6 +70,12 @@ fuzz: setup
 mutants: setup
 	$(PY) -m pytest -q tests/rehearsal/test_mutants.py
 
+# The tool is no part of the setup: nothing else needs it, and it brings more packages than the project has.
+FILES :=
+mutate: setup
+	$(PY) -m pip install --quiet --quiet --disable-pip-version-check --require-hashes -r requirements-mutate.lock
+	nice -n 12 $(PY) -m tests.mutate $(FILES)
+
 model: setup
 	nice -n 10 $(PY) -m tests.model.run --out build/model
 
@@ -98,8 +105,10 @@ lock:
 		--custom-compile-command 'make lock' --all-extras pyproject.toml --output-file requirements.lock
 	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --group build --output-file requirements-build.lock
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --group mutate --constraints requirements.lock --output-file requirements-mutate.lock
 	@rm -r build/lock
 
 clean:
-	rm -rf build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf build mutants .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

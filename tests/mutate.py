@@ -1,0 +1,172 @@
+"""Runs mutmut over what decides and holds its survivors against tests/survivors.toml: `make mutate`.
+
+Left out, because no decision reads it: prose (a string with a blank in it, given as an argument or a value) and what
+`Turn.note` writes into the journal. Reason codes, keys and numbers stay in. Every mutant's result is kept in mutants/;
+a run goes on where the last one stopped, tries unexplained survivors again (a new test may kill them) and nothing else.
+A survivor that no line of tests/survivors.toml explains is a gap in the tests, or code that nobody needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import libcst as cst
+from mutmut import __main__ as tool
+from mutmut.mutation import file_mutation
+from mutmut.mutation.data import SourceFileMutationData
+from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.stats import status_by_exit_code
+from mutmut.utils.file_utils import walk_mutatable_files
+
+SURVIVORS = Path(__file__).with_name("survivors.toml")
+KILLED = ("killed", "timeout", "segfault", "caught by type check")
+OPEN = ("not checked", "check was interrupted by user")
+
+
+def prose(node: cst.CSTNode | None) -> bool:
+    """A text for people: no reason code and no key has a blank."""
+    match node:
+        case cst.SimpleString() | cst.ConcatenatedString():
+            return isinstance(node.evaluated_value, str) and " " in node.evaluated_value
+        case cst.FormattedString(parts=parts):
+            return any(isinstance(part, cst.FormattedStringText) and " " in part.value for part in parts)
+        case cst.IfExp(body=body, orelse=orelse):
+            return prose(body) or prose(orelse)
+        case cst.BinaryOperation(left=left, right=right):
+            return prose(left) or prose(right)
+        case _:
+            return False
+
+
+class Deciding(file_mutation.MutationVisitor):
+    """mutmut's own visitor, blind to prose and to the journal."""
+
+    def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
+        match node:
+            case cst.Call(func=cst.Attribute(attr=cst.Name("note"))):
+                return True
+        return prose(node) or super()._skip_node_and_children(node)
+
+    def _removes_ignored_code(self, node: cst.CSTNode, mutated_node: cst.CSTNode) -> bool:
+        match node, mutated_node:
+            case cst.Call(), cst.Call():
+                kept = {id(arg.value) for arg in mutated_node.args}
+                return any(prose(arg.value) and id(arg.value) not in kept for arg in node.args)
+            case ((cst.Assign() | cst.AnnAssign()), _) if prose(node.value):
+                return True
+        return super()._removes_ignored_code(node, mutated_node)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`before` and `after`: the lines that differ, without indentation."""
+
+    name: str
+    file: str
+    status: str
+
+    def change(self) -> tuple[str, str, str]:
+        lines = get_diff_for_mutant(self.name, path=self.file).splitlines()[2:]
+        before, after = ("\n".join(line[1:].strip() for line in lines if line[0] == sign) for sign in "-+")
+        return self.file, before, after
+
+
+def chosen_files(parts: list[str]) -> list[Path]:
+    """Those whose name has one of these parts, all if none is given."""
+    return sorted(p for p in walk_mutatable_files() if not parts or any(part in p.as_posix() for part in parts))
+
+
+def mutants(files: list[str]) -> Iterator[Mutant]:
+    """Every mutant of these files."""
+    for path in chosen_files(files):
+        data = SourceFileMutationData(path=path)
+        data.load()
+        for name, code in data.exit_code_by_key.items():
+            yield Mutant(name, path.as_posix(), status_by_exit_code[code])
+
+
+def explained() -> dict[tuple[str, str, str], str]:
+    """(file, before, after): why this change may live."""
+    listed = tomllib.loads(SURVIVORS.read_text(encoding="utf-8"))["survivor"]
+    return {(s["file"], s["before"].strip(), after.strip()): s["why"] for s in listed for after in s["after"]}
+
+
+def generated() -> None:
+    """mutants/ holds a mutated copy of what stands there now; results of functions that did not change are kept."""
+    file_mutation.MutationVisitor = Deciding  # type: ignore[misc]
+    Path("mutants").mkdir(exist_ok=True)
+    with tool.CatchOutput(spinner_title="Generating mutants"):
+        tool.copy_src_dir()
+        tool.create_mutants(1)
+
+
+def tried(files: list[str]) -> None:
+    known = explained()
+    again = [m.name for m in mutants(files) if m.status not in KILLED and (m.status in OPEN or m.change() not in known)]
+    if again:
+        chosen = chosen_files(files)
+        tool.walk_mutatable_files = lambda: iter(chosen)  # it compares every name with every mutant
+        tool._run(again, 1)
+    print()
+
+
+def reported(files: list[str]) -> int:
+    """The table, then each unexplained survivor; the number of those and of mutants not yet tried."""
+    known, lacking = explained(), []
+    counts: dict[str, Counter[str]] = {}
+    for mutant in mutants(files):
+        count = counts.setdefault(mutant.file, Counter())
+        count["mutants"] += 1
+        count[mutant.status] += 1
+        if mutant.status not in KILLED:
+            if mutant.status in OPEN:
+                lacking.append(f"{mutant.name}: {mutant.status}")
+            elif mutant.change() in known:
+                count["explained"] += 1
+            else:
+                lacking.append(f"{mutant.name}: {mutant.status}\n" + get_diff_for_mutant(mutant.name, path=mutant.file))
+    counts["all"] = sum(counts.values(), Counter())
+    print(
+        f"{'file':32}" + "".join(f"{h:>12}" for h in ("mutants", "killed", "timed out", "survived", "not covered")),
+        end="",
+    )
+    print(f"{'explained':>12}{'killed %':>12}")
+    for file, c in counts.items():
+        killed = sum(c[status] for status in KILLED)
+        done = c["mutants"] - sum(c[status] for status in OPEN)
+        row = (
+            c["mutants"],
+            killed - c["timeout"],
+            c["timeout"],
+            c["survived"] + c["suspicious"],
+            c["no tests"],
+            c["explained"],
+        )
+        print(f"{file:32}" + "".join(f"{n:12}" for n in row) + f"{100 * killed / done if done else 0:12.1f}")
+    print("\n".join(["", *lacking]))
+    return len(lacking)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("files", nargs="*", help="parts of file names; all files if none is given")
+    parser.add_argument("--report", action="store_true", help="only say what is known by now")
+    args = parser.parse_args()
+    if not args.report:
+        generated()
+        tried(args.files)
+    lacking = reported(args.files)
+    if lacking:
+        sys.exit(
+            f"{lacking} mutants live unexplained or were not tried: a test that kills them, or tests/survivors.toml"
+        )
+
+
+if __name__ == "__main__":
+    main()
