@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 import pytest
 
-from guard.core.claim import Bundle, reconfirmed, refusing, rule
-from guard.core.messages import Basis, InhibitView, Purpose
+from guard.core.claim import Bundle, bundle_of, member, reconfirmed, refusing, rule
+from guard.core.messages import Basis, InhibitView, Offer, Purpose, RegisterView
 from guard.core.policy import Policy
 from guard.core.verdict import Result
 from tests.core.desk import A, B, evidence, replica
@@ -200,3 +200,93 @@ def test_a_living_target_without_its_disk_and_gate_must_yield_first() -> None:
         worse = bundle("live", role="secondary", disk=disk, gate=False)
         assert rule(worse, "alone", POLICY, cold=False).next == "commit"
     assert rule(bundle("live", role="secondary", disk="D"), "alone", POLICY, cold=False).next == "commit"
+
+
+def test_the_offers_words_are_as_old_as_the_offer_and_the_wait_after_it() -> None:
+    """The candidate judges what the arbiter judged, later: ages grow by the wait, and one not known stays so."""
+    said = bundle()
+    for preferred, target_age_s in product((A, B), (None, 2.0)):
+        register = RegisterView("s", 1, None, (), None, 1, preferred)
+        offer = Offer("n", register, said.candidate, said.target, "silent", 1.0, target_age_s, True, False, 2.0)
+        older = None if target_age_s is None else 2.25
+        assert bundle_of(offer, 0.25) == Bundle(
+            said.candidate,
+            1.25,
+            said.target,
+            "silent",
+            older,
+            target_yielded=True,
+            preferred_is_candidate=preferred == B,
+        )
+
+
+MEMBERS = {None: "membership-unknown", True: "target-is-member", False: None}
+
+
+@pytest.mark.parametrize(("seen", "yielded"), [*product(MEMBERS, (True, False))])
+def test_a_member_is_not_dead_unless_it_yielded(seen: bool | None, yielded: bool) -> None:
+    """Law 6: the candidate's own membership must say that the target is gone; `alone` asks for no death."""
+    good = replace(bundle(), target_yielded=yielded)
+    good = replace(good, candidate=replace(good.candidate, peer_member=seen))
+    reason = None if yielded else MEMBERS[seen]
+    assert (member(good) or (None,))[0] == reason
+    ruling = rule(good, "fence", POLICY, cold=False)
+    assert (ruling.next, ruling.reason if reason else None) == ("no" if reason else "commit", reason)
+    assert rule(good, "alone", POLICY, cold=False).next == "commit"
+
+
+@pytest.mark.parametrize(("disk", "cold", "continuous"), [*product("UCOID?", (True, False), (True, False))])
+def test_a_win_is_used_again_only_with_the_disk_that_it_was_won_with(disk: str, cold: bool, continuous: bool) -> None:
+    """S2: UpToDate without a break; only Consistent where the win was a cold start's."""
+    again = reconfirmed(bundle(mine={"disk": disk, "cold": cold, "continuous": continuous}), "verdict")
+    good = continuous and (disk == "U" or (disk == "C" and cold))
+    assert (again or (None,))[0] == (None if good else "own-disk-discontinuous")
+
+
+def test_a_silent_target_may_have_written_until_now() -> None:
+    """Its lower end is 0: that its last known write is old does not make the candidate's later."""
+    told = bundle(connected=False, age_lo_s=100.0, age_hi_s=200.0)
+    assert rule(told, "fence", POLICY, cold=False).verdict.row == "V32"
+    live = rule(replace(told, fresh="live"), "fence", POLICY, cold=False)
+    assert live.reason == "secondary-wrote-after-primary"
+
+
+@pytest.mark.parametrize(("connected", "row"), [(True, "V23"), (False, "V26")])
+def test_a_word_said_while_connected_has_no_lower_end(connected: bool, row: str) -> None:
+    """More was written since the sample: what it said of its last write bounds only how old that is."""
+    live = bundle("live", role="secondary", connected=connected, age_lo_s=100.0, age_hi_s=200.0)
+    assert rule(live, "alone", POLICY, cold=False).verdict.row == row
+
+
+@pytest.mark.parametrize(("fresh", "disk"), [*product(("live", "silent"), "OID")])
+def test_a_target_that_wrote_later_is_not_passed_over_for_its_bad_disk(fresh: str, disk: str) -> None:
+    """S2: V11 and V12 grant over a disk that was not current; not over a write that the candidate never got."""
+    mine = {"age_lo_s": 500.0, "age_hi_s": None}
+    theirs = {"disk": disk, "role": "secondary", "age_lo_s": 1.0, "age_hi_s": 2.0}
+    for purpose in PURPOSES:
+        ruling = rule(bundle(fresh, mine=mine, **theirs), purpose, POLICY, cold=False)
+        assert (ruling.next, ruling.reason) == ("no", "target-wrote-later")
+
+
+@pytest.mark.parametrize("fresh", ["live", "silent", "stale"])
+def test_a_resource_that_the_target_says_nothing_of_has_no_generation(fresh: str) -> None:
+    """Law 4: however fresh the rest is, V3."""
+    good = bundle(fresh)
+    more = replace(good.candidate, replicas=(replica(resource="r1"),))
+    assert good.target is not None
+    less = replace(good.target, replicas=())
+    ruling = rule(replace(good, candidate=more, target=less), "alone", POLICY, cold=False)
+    assert (ruling.next, ruling.reason) == ("no", "generation-unreadable")
+
+
+def test_why_a_living_target_is_asked_to_yield_is_said() -> None:
+    """The reason names the rule that asks, beside the row; people are told what is asked of the target."""
+    detached = rule(bundle("live", role="secondary", disk="D", gate=False), "alone", POLICY, cold=False).verdict
+    broken = bundle("live", age_lo_s=10.0, age_hi_s=20.0)
+    assert broken.target is not None
+    unfit = rule(replace(broken, target=replace(broken.target, unfit=True)), "alone", POLICY, cold=False).verdict
+    assert (detached.row, detached.reason) == ("V11", "target-says-not-current-diskless")
+    assert (unfit.row, unfit.reason) == ("V17", "living-primary-unfit")
+    for verdict in (detached, unfit):
+        assert verdict.result is Result.CONSENT
+        assert "yield" in verdict.text

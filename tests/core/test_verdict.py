@@ -206,8 +206,15 @@ def test_a_word_that_no_column_knows_grants_nothing() -> None:
 
 
 def test_a_misspelt_table_stops_the_import() -> None:
-    """A word in the table that its column does not know, or a cell too few, is a ValueError."""
-    for before, after in (("O/I/D", "O/I/X"), ("C_newer", "C_newr"), ("V9  *     *", "V9  *")):
+    """A word in the table that its column does not know, or a cell too few or too many, is a ValueError."""
+    assert _parse(TABLE) == ROWS
+    for before, after in (
+        ("O/I/D", "O/I/X"),
+        ("C_newer", "C_newr"),
+        ("V9  *     *", "V9  *"),
+        ("*    PERSON     unrelated-data", "     PERSON     unrelated-data"),
+        ("*    PERSON     unrelated-data", "* *  PERSON     unrelated-data"),
+    ):
         with pytest.raises(ValueError):
             _parse(TABLE.replace(before, after, 1))
 
@@ -324,6 +331,7 @@ def test_may_says_yes_only_to_a_plain_grant() -> None:
     said = {r: Verdict(r, "V", "x", "x").may() for r in Result}
     assert [r for r, m in said.items() if m == "yes"] == [Result.GRANT]
     assert [r for r, m in said.items() if m == "no"] == [Result.PREFER_T, Result.PERSON]
+    assert set(said.values()) == {"yes", "wait", "no"}
 
 
 # ------------------------------------------------------------------ what is printed
@@ -345,7 +353,8 @@ def test_csv_is_the_whole_table_in_its_own_words() -> None:
 
 def test_markdown_has_every_row_once() -> None:
     """The documentation's table has a header, a rule and 33 rows of 11 cells."""
-    head, _, *lines = rows_markdown().splitlines()
+    head, under, *lines = rows_markdown().splitlines()
+    assert under == "| " + " | ".join(["---"] * 11) + " |"
     assert head == "| row | dC | dT | gen | age | roles | fresh | gate | result | reason | why |"
     assert [line.split(" | ")[0] for line in lines] == [f"| V{i}" for i in range(1, 34)]
     assert all(line.count("|") == 12 for line in lines)
