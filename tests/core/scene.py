@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from guard.core import machine
 from guard.core.claiming import seen_since
@@ -77,3 +78,34 @@ def said_by(world: World, name: str, **changed: object) -> Evidence:
     """The latest testimony of a node as the arbiter keeps it, but that its peer has left the membership."""
     assert world.arbiter.kept is not None
     return replace(world.arbiter.kept.testimony[name].evidence, **{"peer_member": False, **changed})  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------ one guard, with this or that changed
+
+
+@cache
+def of_a_whole_pair(name: str) -> tuple[Guard, Instant]:
+    """A node's guard in a whole pair, and its moment."""
+    world = whole_pair()
+    return guard_of(world, name), world.nodes[name].local()
+
+
+def remembering(guard: Guard, **changed: object) -> Guard:
+    return replace(guard, memory=replace(guard.memory, **changed))  # type: ignore[arg-type]
+
+
+def with_ack(guard: Guard, **changed: object) -> Guard:
+    assert guard.ack is not None
+    return replace(guard, ack=replace(guard.ack, **changed))  # type: ignore[arg-type]
+
+
+def with_register(guard: Guard, **changed: object) -> Guard:
+    assert guard.ack is not None
+    assert guard.ack.register is not None
+    return with_ack(guard, register=replace(guard.ack.register, **changed))  # type: ignore[arg-type]
+
+
+def with_replicas(guard: Guard, **changed: object) -> Guard:
+    assert guard.volumes is not None
+    replicas = tuple(replace(r, **changed) for r in guard.volumes.replicas)  # type: ignore[arg-type]
+    return replace(guard, volumes=replace(guard.volumes, replicas=replicas))

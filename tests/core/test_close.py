@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 import pytest
-from scene import guard_of, of, whole_pair
+from scene import of, of_a_whole_pair, remembering, with_ack, with_register, with_replicas
 
 from guard.core import close
 from guard.core.evidence import Disk, Link
@@ -16,12 +15,6 @@ from guard.core.step import AnswerPerson, Intent, Send
 from guard.core.turn import AgentJob, Attempt, Closing, HandlerJob, Right, Turn
 
 ARBITER = "arbiter"
-
-
-@cache
-def of_a_whole_pair(name: str):
-    world = whole_pair()
-    return guard_of(world, name), world.nodes[name].local()
 
 
 def winner():
@@ -46,23 +39,6 @@ def unused():
 def loser():
     guard, now = of_a_whole_pair("B")
     return replace(guard, memory=replace(guard.memory, era=3)), now
-
-
-def remembering(guard, **changed):
-    return replace(guard, memory=replace(guard.memory, **changed))
-
-
-def with_ack(guard, **changed):
-    return replace(guard, ack=replace(guard.ack, **changed))
-
-
-def with_register(guard, **changed):
-    return with_ack(guard, register=replace(guard.ack.register, **changed))
-
-
-def with_replicas(guard, **changed):
-    volumes = guard.volumes
-    return replace(guard, volumes=replace(volumes, replicas=tuple(replace(r, **changed) for r in volumes.replicas)))
 
 
 def shot(now, *, spawned: bool = True, drained_s: float | None = None) -> Intent:
