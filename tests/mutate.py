@@ -12,7 +12,7 @@ import argparse
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +21,11 @@ from mutmut import __main__ as tool
 from mutmut.mutation import file_mutation
 from mutmut.mutation.data import SourceFileMutationData
 from mutmut.mutation.diff_apply import get_diff_for_mutant
+from mutmut.runners.harness import PytestRunner
+from mutmut.state import state
 from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import walk_mutatable_files
+from mutmut.workers import isolation
 
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 KILLED = ("killed", "timeout", "segfault", "caught by type check")
@@ -63,6 +66,16 @@ class Deciding(file_mutation.MutationVisitor):
         return super()._removes_ignored_code(node, mutated_node)
 
 
+class Nearest(PytestRunner):
+    """mutmut's own runner, but the tests named after the mutated file come first, then the quick ones."""
+
+    def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
+        file = (mutant_name or "").partition(".x")[0].rpartition(".")[2]
+        seconds = state().duration_by_test
+        near = sorted(tests, key=lambda test: (f"test_{file}" not in test, seconds[test], test))
+        return super().run_tests(mutant_name=mutant_name, tests=near)
+
+
 @dataclass(frozen=True)
 class Mutant:
     """`before` and `after`: the lines that differ, without indentation."""
@@ -100,6 +113,7 @@ def explained() -> dict[tuple[str, str, str], str]:
 def generated() -> None:
     """mutants/ holds a mutated copy of what stands there now; results of functions that did not change are kept."""
     file_mutation.MutationVisitor = Deciding  # type: ignore[misc]
+    isolation.PytestRunner = Nearest  # type: ignore[misc]
     Path("mutants").mkdir(exist_ok=True)
     with tool.CatchOutput(spinner_title="Generating mutants"):
         tool.copy_src_dir()

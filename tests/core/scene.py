@@ -7,10 +7,11 @@ from functools import cache
 
 from guard.core import machine
 from guard.core.claiming import seen_since
-from guard.core.instant import Instant
+from guard.core.evidence import Link, Power
+from guard.core.instant import Instant, after
 from guard.core.messages import Evidence
-from guard.core.step import Effect, Event
-from guard.core.turn import Guard
+from guard.core.step import Effect, Event, Intent
+from guard.core.turn import AgentJob, Guard, Turn
 from guard.rehearsal.network import BUS_A, PAIR
 from guard.rehearsal.world import World
 
@@ -109,3 +110,38 @@ def with_replicas(guard: Guard, **changed: object) -> Guard:
     assert guard.volumes is not None
     replicas = tuple(replace(r, **changed) for r in guard.volumes.replicas)  # type: ignore[arg-type]
     return replace(guard, volumes=replace(guard.volumes, replicas=replicas))
+
+
+# ------------------------------------------------------------------ a fence agent's request on B
+
+
+def asked(**changed):
+    """B, cut from A, whose agent asked 6 s ago; the device read `on` a second ago."""
+    guard, now = of_a_whole_pair("B")
+    job = AgentJob("a", "off", "A", after(now, -6.0), after(now, 60.0), power=Power.ON, power_at=after(now, -1.0))
+    guard = with_replicas(guard, link=Link.CONNECTING)
+    members = replace(guard.members, peer_member=False)
+    guard = replace(guard, members=members, whole_since=None, acked=now, agents=(replace(job, **changed),))
+    return guard, now
+
+
+def intent(now, **changed) -> Intent:
+    return replace(Intent("i1", 1, 2, "A", "boot-B-1", after(now, 2.0), 10.0), **changed)
+
+
+def armed(**changed):
+    """It has won, and its intent is durable."""
+    guard, now = asked(stage="armed", intent="i1")
+    return remembering(guard, intents=(intent(now, **changed),), used=("fence",)), now
+
+
+def fired(**changed):
+    guard, now = armed(spawned=True, **changed)
+    return replace(guard, agents=(replace(guard.agents[0], stage="firing"),)), now
+
+
+def done(guard, now, what, *event):
+    """(guard, effects) after one function of the core, called by itself."""
+    turn = Turn(guard, now)
+    what(turn, *event)
+    return turn.guard, turn.step().effects

@@ -232,6 +232,7 @@ def test_a_member_is_not_dead_unless_it_yielded(seen: bool | None, yielded: bool
     assert (member(good) or (None,))[0] == reason
     ruling = rule(good, "fence", POLICY, cold=False)
     assert (ruling.next, ruling.reason if reason else None) == ("no" if reason else "commit", reason)
+    assert ("member" in ruling.verdict.text) is bool(reason)
     assert rule(good, "alone", POLICY, cold=False).next == "commit"
 
 
@@ -266,6 +267,7 @@ def test_a_target_that_wrote_later_is_not_passed_over_for_its_bad_disk(fresh: st
     for purpose in PURPOSES:
         ruling = rule(bundle(fresh, mine=mine, **theirs), purpose, POLICY, cold=False)
         assert (ruling.next, ruling.reason) == ("no", "target-wrote-later")
+        assert "later" in ruling.verdict.text
 
 
 @pytest.mark.parametrize("fresh", ["live", "silent", "stale"])
@@ -289,4 +291,38 @@ def test_why_a_living_target_is_asked_to_yield_is_said() -> None:
     assert (unfit.row, unfit.reason) == ("V17", "living-primary-unfit")
     for verdict in (detached, unfit):
         assert verdict.result is Result.CONSENT
-        assert "yield" in verdict.text
+        assert "must yield" in verdict.text or "asked to yield" in verdict.text
+
+
+SECONDARY = {"role": "secondary", "age_lo_s": 10.0, "age_hi_s": 20.0}
+RULINGS = {  # row, purpose: what the claim says, and how the era would be won
+    ("V32", "fence"): (bundle(), "commit", "verdict", "all-acknowledged-is-here"),
+    ("V33", "alone"): (bundle(mine={"disk": "C", "cold": True}), "no", "cold", "cold-wait"),
+    ("V24", "alone"): (bundle("live", **SECONDARY, gate=False), "want-yield", "verdict", "needs-yield"),
+    ("V23", "alone"): (bundle("live", **SECONDARY), "no", "tie", "not-preferred"),
+    ("V5", "alone"): (bundle("live", mine={"disk": "O"}), "no", "verdict", "own-disk-not-current"),
+    ("V28", "fence"): (bundle(gate=False), "no", "verdict", "silent-gate-off"),
+    ("V11", "fence"): (bundle("live", role="secondary", disk="O"), "want-yield", "verdict", "living-target"),
+    ("V11", "alone"): (bundle("live", role="secondary", disk="O"), "commit", "verdict", "target-says-not-current"),
+}
+
+
+@pytest.mark.parametrize(("row", "purpose"), RULINGS)
+def test_a_ruling_says_what_follows_and_on_what_basis(row: str, purpose: Purpose) -> None:
+    """The basis is written into the register with the win; the reason is what `explain` and the agent show."""
+    judged, further, basis, reason = RULINGS[row, purpose]
+    ruling = rule(judged, purpose, POLICY, cold=False)
+    assert (ruling.verdict.row, ruling.next, ruling.basis, ruling.reason) == (row, further, basis, reason)
+
+
+def test_a_member_is_no_basis_of_its_own() -> None:
+    """The verdict stands in the record, with the words of what stopped it."""
+    good = bundle()
+    ruling = rule(replace(good, candidate=replace(good.candidate, peer_member=True)), "fence", POLICY, cold=False)
+    assert (ruling.verdict.row, ruling.basis) == ("V32", "verdict")
+
+
+def test_a_target_of_which_nothing_is_known_is_a_persons_business() -> None:
+    """No testimony at all: V3."""
+    ruling = rule(replace(bundle("stale"), target=None, target_age_s=None), "fence", POLICY, cold=False)
+    assert (ruling.next, ruling.reason) == ("no", "generation-unreadable")

@@ -119,6 +119,19 @@ def test_an_era_is_not_closed_while(why: str) -> None:
     assert (after_it.right, after_it.attempt) == (guard.right, guard.attempt)
 
 
+def test_without_a_session_a_win_that_was_never_used_is_handed_back() -> None:
+    """A close that cannot be begun does not stand in its way."""
+    guard, now = winner()
+    guard = remembering(replace(guard, halves=replace(guard.halves, echoed=False)), used=())
+    assert [m.how for _, m in advanced(guard, now)[1]] == ["hand-back"]
+
+
+@pytest.mark.parametrize("used", [(), ("fence",), ("alone",), ("fence", "alone")])
+def test_the_peers_promotion_is_constrained_while_this_node_may_run_alone(used: tuple[str, ...]) -> None:
+    """A win that only fenced needs no constraint."""
+    assert close.own_constraint(remembering(winner()[0], used=used)) is ("alone" in used)
+
+
 def test_what_does_not_keep_an_era_open() -> None:
     """An ended change, a disturbance, an agent that only waits, a shot that has drained or was never spawned."""
     guard, now = winner()
@@ -136,6 +149,7 @@ def test_a_close_is_begun_every_two_to_three_seconds() -> None:
     """A refused close is asked again, with jitter, and not with every event."""
     guard, now = winner()
     begun, _ = advanced(guard, now)
+    assert "close" in begun.due
     begun = replace(begun, closing=None)
     for seconds, again in ((1.99, False), (3.0, True)):
         at = after(now, seconds)

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scene import of, of_a_whole_pair, remembering, with_ack, with_register, with_replicas
+from scene import (
+    armed,
+    asked,
+    done,
+    fired,
+    intent,
+    of,
+    of_a_whole_pair,
+    remembering,
+    with_ack,
+    with_register,
+    with_replicas,
+)
 
 from guard.core import shot
 from guard.core.evidence import Disk, Link, Power
@@ -13,7 +25,6 @@ from guard.core.instant import after
 from guard.core.messages import Claim, InhibitView
 from guard.core.step import (
     AnswerAgent,
-    ClientGone,
     Fire,
     Intent,
     Persisted,
@@ -26,47 +37,15 @@ from guard.core.step import (
     Send,
     ShotEnded,
 )
-from guard.core.turn import AgentJob, Attempt, Closing, DryJob, HandlerJob, Right, Turn
+from guard.core.turn import AgentJob, Attempt, Closing, Right, Turn
 
 GAP_S, GAP_ALONE_S = 0.2, 1.0
-
-
-def asked(**changed):
-    """B, cut from A, whose agent asked 6 s ago; the device read `on` a second ago."""
-    guard, now = of_a_whole_pair("B")
-    job = AgentJob("a", "off", "A", after(now, -6.0), after(now, 60.0), power=Power.ON, power_at=after(now, -1.0))
-    guard = with_replicas(guard, link=Link.CONNECTING)
-    members = replace(guard.members, peer_member=False)
-    guard = replace(guard, members=members, whole_since=None, acked=now, agents=(replace(job, **changed),))
-    return guard, now
 
 
 def whole_again(ago_s: float):
     guard, now = of_a_whole_pair("B")
     job = AgentJob("a", "off", "A", now, after(now, 60.0), power=Power.ON, power_at=now)
     return replace(guard, acked=now, whole_since=after(now, -ago_s), agents=(job,)), now
-
-
-def intent(now, **changed) -> Intent:
-    return replace(Intent("i1", 1, 2, "A", "boot-B-1", after(now, 2.0), 10.0), **changed)
-
-
-def armed(**changed):
-    """It has won, and its intent is durable."""
-    guard, now = asked(stage="armed", intent="i1")
-    return remembering(guard, intents=(intent(now, **changed),), used=("fence",)), now
-
-
-def fired(**changed):
-    guard, now = armed(spawned=True, **changed)
-    return replace(guard, agents=(replace(guard.agents[0], stage="firing"),)), now
-
-
-def done(guard, now, what=shot.advance, *event):
-    """(guard, effects) after `what`."""
-    turn = Turn(guard, now)
-    what(turn, *event)
-    return turn.guard, turn.step().effects
 
 
 def claims(effects) -> list[Claim]:
@@ -80,7 +59,7 @@ def claims(effects) -> list[Claim]:
 def test_an_order_from_before_the_pair_was_whole_fences_nobody(ago_s: float, back: bool) -> None:
     """Whole after the request, or within the 5 s in which Pacemaker runs a failed agent a second time."""
     guard, now = whole_again(ago_s)
-    _, effects = done(guard, now)
+    _, effects = done(guard, now, shot.advance)
     assert [(a.id, a.confirmed, a.reason) for a in of(effects, AnswerAgent)] == [("a", False, "peer-back")] * back
 
 
@@ -90,7 +69,7 @@ def test_it_gives_up_10_s_before_its_client_would(said: str) -> None:
     for left_s, over in ((10.0, True), (10.001, False)):
         guard, now = asked(said=said)
         guard = replace(guard, agents=(replace(guard.agents[0], until=after(now, left_s)),))
-        after_it, effects = done(guard, now)
+        after_it, effects = done(guard, now, shot.advance)
         answers = of(effects, AnswerAgent)
         assert [(a.id, a.confirmed, a.reason) for a in answers] == [("a", False, "time-up")] * over
         assert after_it.agents == () if over else after_it.agents
@@ -101,7 +80,7 @@ def test_it_gives_up_10_s_before_its_client_would(said: str) -> None:
 def test_what_was_decided_is_not_asked_again(stage: str) -> None:
     """Only a request that waits is moved on; neither time nor a pair that is back answers for a shot."""
     guard, now = asked(stage=stage, power=None, until=None)
-    assert done(guard, now) == (guard, ())
+    assert done(guard, now, shot.advance) == (guard, ())
 
 
 READINGS = [  # power, its age, readings off, age of a reading under way, the new reading's delay
@@ -129,7 +108,7 @@ def test_one_recent_power_reading_is_kept_at_hand(power, age_s, offs, reading_s,
         reading_since=None if reading_s is None else after(now_of_b(), -reading_s),
         retry=after(now_of_b(), 60.0),
     )
-    after_it, effects = done(guard, now)
+    after_it, effects = done(guard, now, shot.advance)
     reads = of(effects, ReadPower)
     assert [(r.target, r.delay_s) for r in reads] == ([] if delay_s is None else [("A", delay_s)])
     [job] = after_it.agents
@@ -157,7 +136,7 @@ def test_a_request_is_claimed_for_once_it_may_be() -> None:
     """Not before its retry, not beside another claim; then for a fence, by this request."""
     guard, now = asked()
     [job] = guard.agents
-    after_it, effects = done(guard, now)
+    after_it, effects = done(guard, now, shot.advance)
     [claim] = claims(effects)
     assert (claim.purpose, claim.want_yield, claim.off_twice, claim.nonce) == (
         "fence",
@@ -168,9 +147,9 @@ def test_a_request_is_claimed_for_once_it_may_be() -> None:
     assert (after_it.attempt.job, after_it.attempt.purpose) == ("a", "fence")
     for retry_s, again in ((0.001, 0), (0.0, 1)):
         later = replace(guard, agents=(replace(job, retry=after(now, retry_s)),))
-        assert len(claims(done(later, now)[1])) == again
+        assert len(claims(done(later, now, shot.advance)[1])) == again
     other = replace(guard, attempt=Attempt("n", "alone", "h", now))
-    assert claims(done(other, now)[1]) == []
+    assert claims(done(other, now, shot.advance)[1]) == []
 
 
 PEER_ALIVE = InhibitView("peer-alive", "peer-alive", "arbiter", "A was heard", 0.0)
@@ -183,12 +162,12 @@ def test_two_readings_off_go_past_peer_alive_and_past_nothing_else(kind: str, of
     """The arbiter ends it on them; every other obstacle is said to whoever waits, once."""
     guard, now = asked(power=Power.OFF, offs=offs)
     guard = with_ack(guard, inhibits=(replace(PEER_ALIVE, kind=kind),))
-    after_it, effects = done(guard, now)
+    after_it, effects = done(guard, now, shot.advance)
     assert [c.off_twice for c in claims(effects)] == [True] * goes
     said = "arbiter: A was heard"
     assert of(effects, Progress) == ([] if goes else [Progress("a", said)])
     assert after_it.agents[0].said == ("" if goes else said)
-    assert of(done(after_it, now)[1], Progress) == []
+    assert of(done(after_it, now, shot.advance)[1], Progress) == []
 
 
 @pytest.mark.parametrize("how", ["register", "memory", "not"])
@@ -206,7 +185,7 @@ def test_a_winner_asks_for_the_yield_at_once_of_what_reads_on(how: str) -> None:
         (Power.ON, "r", [won]),
     ):
         changed = replace(job, power=power, reading=reading, reading_since=now)
-        assert [c.want_yield for c in claims(done(replace(guard, agents=(changed,)), now)[1])] == yields
+        assert [c.want_yield for c in claims(done(replace(guard, agents=(changed,)), now, shot.advance)[1])] == yields
 
 
 # ------------------------------------------------------------------ from a right to a shot
@@ -222,7 +201,7 @@ def with_right(**changed):
 def test_a_right_becomes_a_durable_intent_before_anything_is_sent() -> None:
     """S6: use and intent are remembered, the right is gone, and `start_by` counts from the Commit."""
     guard, now = with_right()
-    after_it, effects = done(guard, now)
+    after_it, effects = done(guard, now, shot.advance)
     [written] = after_it.memory.intents
     assert written == Intent(written.id, 1, 2, "A", guard.boot_id, after(now, 2.5), guard.horizon_s)
     assert len(written.id) == 32
@@ -231,7 +210,7 @@ def test_a_right_becomes_a_durable_intent_before_anything_is_sent() -> None:
     assert of(effects, Persisted) == [Persisted(written.id)]
     assert of(effects, Fire) == []
     more = remembering(guard, intents=(intent(now, id="old"),), used=("alone",))
-    after_it, _ = done(more, now)
+    after_it, _ = done(more, now, shot.advance)
     assert [i.id == "old" for i in after_it.memory.intents] == [True, False]
     assert after_it.memory.used == ("alone", "fence")
 
@@ -418,76 +397,8 @@ def test_an_answered_request_takes_its_own_claim_and_right_along() -> None:
     for job, left in (("a", False), ("b", True)):
         guard, now = asked(until=now_of_b())
         guard = replace(guard, attempt=Attempt("n", "alone", job, now), right=Right("alone", 1, 2, now, 1, job=job))
-        after_it, _ = done(guard, now)
+        after_it, _ = done(guard, now, shot.advance)
         assert (after_it.attempt is not None, after_it.right is not None) == (left, left)
-
-
-# ------------------------------------------------------------------ clients that go, and guards that start
-
-
-@pytest.mark.parametrize("stage", ["wait", "armed", "firing", "reading"])
-def test_a_client_that_left_takes_along_what_was_not_sent(stage: str) -> None:
-    """A fired shot goes on to its end and its drain; its intent stays. Other clients are not touched."""
-    guard, now = armed()
-    job = replace(guard.agents[0], stage=stage)
-    others = {
-        "agents": (replace(job, id="b", intent="i2"),),
-        "handlers": (HandlerJob("h", "r0", now, 1),),
-        "dry": (DryJob("d", "alone", now),),
-    }
-    mine = {"agents": (job,), "handlers": (HandlerJob("a", "r0", now, 1),), "dry": (DryJob("a", "alone", now),)}
-    guard = replace(guard, **{k: (*mine[k], *others[k]) for k in others})
-    guard = remembering(guard, intents=(*guard.memory.intents, intent(now, id="i2")))
-    for whose, left in (("a", False), ("b", True)):
-        claim, right = Attempt("n", "fence", whose, now), Right("fence", 1, 2, now, 1, job=whose)
-        after_it, _ = done(replace(guard, attempt=claim, right=right), now, shot.client_gone, ClientGone("a"))
-        assert (after_it.attempt is not None, after_it.right is not None) == (left, left)
-        kept = stage in ("firing", "reading")
-        assert [j.id for j in after_it.agents] == (["a", "b"] if kept else ["b"])
-        assert (after_it.handlers, after_it.dry) == (others["handlers"], others["dry"])
-        assert [i.id for i in after_it.memory.intents] == (["i2"] if stage == "armed" else ["i1", "i2"])
-
-
-def test_a_guard_that_lost_its_memory_takes_it_that_it_has_shot() -> None:
-    """S4: undrained for H from now, once; an unbounded device leaves nothing to wait for."""
-    guard, now = of_a_whole_pair("B")
-    guard = remembering(guard, intents=(intent(now, id="before-memory"), intent(now)))
-    after_it, _ = done(guard, now, shot.forgotten_shots, 10.0)
-    lost = Intent("before-memory", 0, 0, "A", guard.boot_id, now, 10.0, spawned=True, drained=after(now, 10.0))
-    assert after_it.memory.intents == (intent(now), lost)
-    assert done(guard, now, shot.forgotten_shots, None) == (guard, ())
-
-
-def test_what_an_earlier_guard_left_drains_from_the_start_of_this_one() -> None:
-    """S4: a drain of this boot stands; of another, or none, begins anew with its H, else the device's of today."""
-    guard, now = of_a_whole_pair("B")
-    boot, at = guard.boot_id, after(now, 3.0)
-    intents = {
-        "not sent": intent(now, id="not sent", boot_id=boot),
-        "drained": intent(now, id="drained", spawned=True, boot_id=boot, drained=at),
-        "no end": intent(now, id="no end", spawned=True, boot_id=boot),
-        "another boot": intent(now, id="another boot", spawned=True, boot_id="old", drained=at),
-        "unbounded": intent(now, id="unbounded", spawned=True, boot_id=boot, horizon_s=None),
-        "lives": intent(now, id="lives", spawned=True, boot_id="old", drained=at),
-    }
-    guard = remembering(guard, intents=tuple(intents.values()))
-    for horizon_s in (75.0, None):
-        after_it, _ = done(guard, now, shot.drain_at_start, horizon_s, frozenset({"lives", "unknown"}))
-        left = {i.id: i for i in after_it.memory.intents}
-        assert left == {
-            "lives": replace(intents["lives"], boot_id=boot, drained=None),
-            "unknown": Intent(
-                "unknown", guard.memory.era, guard.memory.version, "A", boot, now, horizon_s, spawned=True
-            ),
-            "drained": intents["drained"],
-            "no end": replace(intents["no end"], drained=after(now, 10.0)),
-            "another boot": replace(intents["another boot"], boot_id=boot, drained=after(now, 10.0)),
-            "unbounded": replace(intents["unbounded"], drained=None if horizon_s is None else after(now, horizon_s)),
-        }
-        assert after_it.stuck == {"lives", "unknown"}
-        assert after_it.paged == {"shot-stuck"}
-    quiet = remembering(guard, intents=(intents["drained"],))
-    assert done(quiet, now, shot.drain_at_start, 75.0, frozenset()) == (quiet, ())
 
 
 UNREAD = [
@@ -505,9 +416,9 @@ def test_what_cannot_be_read_is_read_again_every_half_second(changed: dict, unre
     """DRBD says nothing more by itself; a resource that is down has nothing more to say."""
     guard, now = asked(retry=after(now_of_b(), 60.0))
     guard = with_replicas(guard, **changed)
-    after_it, effects = done(guard, now)
+    after_it, effects = done(guard, now, shot.advance)
     assert len(of(effects, ReadVolumes)) == unread
-    assert of(done(after_it, after(now, 0.499))[1], ReadVolumes) == []
-    assert len(of(done(after_it, after(now, 0.5))[1], ReadVolumes)) == unread
+    assert of(done(after_it, after(now, 0.499), shot.advance)[1], ReadVolumes) == []
+    assert len(of(done(after_it, after(now, 0.5), shot.advance)[1], ReadVolumes)) == unread
     for idle in (replace(guard, agents=()), replace(guard, volumes=None)):
-        assert of(done(idle, now)[1], ReadVolumes) == []
+        assert of(done(idle, now, shot.advance)[1], ReadVolumes) == []
