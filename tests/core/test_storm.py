@@ -13,7 +13,20 @@ from guard.core.messages import Answer, Attest, Beat, Bye, Claim, Init, Message,
 from guard.core.pair import Pair, Sends
 from guard.core.policy import Policy
 from guard.core.register import Register
-from guard.core.storm import WAITING_S, Cell, forbids, heard, let_out, reported, said, spoke, threshold, whole_again
+from guard.core.storm import (
+    REASONS,
+    WAITING_S,
+    Cell,
+    Waiting,
+    forbids,
+    heard,
+    let_out,
+    reported,
+    said,
+    spoke,
+    threshold,
+    whole_again,
+)
 from tests.core.desk import evidence, statement
 
 START = Instant(10**15)
@@ -253,3 +266,129 @@ def test_letting_out_without_a_storm_means_nothing() -> None:
     calm = let_out(asks(cell(4), "p0", LATER), LATER, "p0", "p0b")
     assert calm == cell(4)
     assert forbids(calm, LATER, POLICY, "p1") is None
+
+
+# ------------------------------------------------------------------ at the edge of each span, and what is kept
+
+
+def test_a_storm_keeps_its_beginning_and_renews_its_trouble() -> None:
+    """Two reports exactly a window apart are one storm; each further one closes it anew, and begins it no later."""
+    one = reported(cell(4), "p0", LATER, POLICY)
+    assert one == replace(cell(4), reports={"p0": LATER})
+    assert reported(one, "p0", after(LATER, 1.0), POLICY) is one
+    edge = after(LATER, POLICY.storm_window_s)
+    two = reported(one, "p1", edge, POLICY)
+    assert (two.storm_since, two.troubled_at, dict(two.reports)) == (edge, edge, {"p0": LATER, "p1": edge})
+    assert reported(one, "p1", after(edge, 0.001), POLICY).storm_since is None
+    out = replace(two, let_out_at=edge, let_out_pair="p0", let_out_node="p0b")
+    later = after(edge, 500.0)
+    three = reported(out, "p2", later, POLICY)
+    assert (three.storm_since, three.troubled_at) == (edge, later)
+    assert (three.let_out_at, three.let_out_pair, three.let_out_node) == (None, "", "")
+
+
+def test_what_the_last_pair_takes_along_when_it_is_whole_again() -> None:
+    """All of the storm; an earlier one only its own report and its own place in the queue."""
+    waits = {name: Waiting(2, LATER, LATER) for name in ("p0", "p1")}
+    seen = replace(storm(), waiting=waits, turns={"p0": 1}, let_out_at=LATER, let_out_pair="p0", let_out_node="p0b")
+    assert whole_again(seen, "p3", LATER) is seen
+    less = whole_again(seen, "p0", LATER)
+    assert less == replace(seen, reports={"p1": LATER, "p2": LATER}, waiting={"p1": waits["p1"]})
+    over = whole_again(whole_again(less, "p1", LATER), "p2", LATER)
+    assert (over.reports, over.storm_since, over.waiting, over.turns) == ({}, None, {}, {})
+    assert (over.let_out_at, over.let_out_pair) == (None, "")
+    assert over.troubled_at == seen.troubled_at
+
+
+def test_each_wait_is_over_at_its_last_instant() -> None:
+    """30 s after the start, T_corr after the last report, the settle time, T_fire for a win, a minute for the next."""
+    just_started = cell(4, heard=0)
+    assert forbids(just_started, after(START, POLICY.unheard_s - 0.001), POLICY, "p0") == "arbiter-just-started"
+    assert forbids(just_started, after(START, POLICY.unheard_s), POLICY, "p0") is None
+    one = reported(reported(cell(20), "p0", LATER, POLICY), "p1", after(LATER, 5.0), POLICY)
+    assert forbids(one, after(LATER, 5.0 + POLICY.corr_s - 0.001), POLICY, "p0") == "correlating"
+    assert forbids(one, after(LATER, 5.0 + POLICY.corr_s), POLICY, "p0") is None
+    settled = after(LATER, POLICY.settle_s)
+    seen = asks(storm(), "p0", settled)
+    assert forbids(seen, after(settled, -0.001), POLICY, "p0") == "storm"
+    assert turn(seen, settled, "p0") == ["p0"]
+    seen = asks(asks(let_out(seen, settled, "p0", "p0b"), "p0", settled), "p1", settled)
+    assert turn(seen, after(settled, POLICY.fire_s), "p0", "p1") == ["p0"]
+    assert turn(seen, after(settled, POLICY.fire_s + 0.001), "p0", "p1") == []
+    minute = after(settled, POLICY.storm_retry_s)
+    seen = asks(seen, "p1", minute)
+    assert turn(seen, after(minute, -0.001), "p0", "p1") == []
+    assert turn(seen, minute, "p0", "p1") == ["p1"]
+
+
+def test_a_place_in_the_queue_is_kept_by_asking() -> None:
+    """From the first question on, at the evidence stated last; lost 20 s after the last question."""
+    first, again = QUIET, after(QUIET, 15.0)
+    seen = asks(asks(storm(), "p0", first), "p0", again, off_twice=True)
+    assert dict(seen.waiting) == {"p0": Waiting(0, first, again)}
+    assert turn(seen, after(again, WAITING_S), "p0") == ["p0"]
+    assert turn(seen, after(again, WAITING_S + 0.001), "p0") == []
+    assert asks(storm(), "p0", first, gather=True) == storm()
+    assert heard(storm(), pair_of("p0"), "p0b", statement("p0b", 1), first, POLICY) == storm()
+    assert asks(cell(4), "p0", first) == cell(4), "without a storm nobody queues"
+    for ports, rank in (("down-alone", 1), ("?", 2)):
+        assert asks(storm(), "p0", first, ports=ports).waiting["p0"].rank == rank
+    gone = asks(seen, "p0", again, ports="up-with-change")
+    assert dict(gone.waiting) == {}
+
+
+def test_the_queue_is_by_turns_then_evidence_then_time_then_name() -> None:
+    """Each decides only where all before it are equal."""
+    at = {n: after(QUIET, n) for n in range(4)}
+    now = at[3]
+    for first, second, turns in (
+        (Waiting(2, at[1], now), Waiting(0, at[0], now), {"p1": 1}),
+        (Waiting(0, at[1], now), Waiting(1, at[0], now), {}),
+        (Waiting(1, at[0], now), Waiting(1, at[1], now), {}),
+        (Waiting(1, at[0], now), Waiting(1, at[0], now), {"p0": 2, "p1": 2}),
+    ):
+        for waiting in ({"p0": first, "p1": second}, {"p1": second, "p0": first}):
+            assert turn(replace(storm(), waiting=waiting, turns=turns), now, "p0", "p1") == ["p0"]
+
+
+def test_a_target_speaks_for_two_seconds() -> None:
+    """Heard within them, its claim takes no place; without a beat of its own it is heard all the same."""
+    for heard_s, queued in ((2.0, False), (2.001, True)):
+        pair = pair_of("p0", target_heard=after(QUIET, -heard_s))
+        for known in (pair, replace(pair, beats={})):
+            assert ("p0" in asks(storm(), "p0", QUIET, known).waiting) is queued
+
+
+@pytest.mark.parametrize("reason", sorted({*REASONS, "inhibited", "peer-alive"}))
+def test_only_a_refusal_for_its_own_sake_ends_a_pairs_waiting(reason: str) -> None:
+    """What the storm itself answers does not."""
+    seen = asks(asks(storm(), "p0", QUIET), "p1", QUIET)
+    told = said(seen, "p0", (("p0b", Refused("n", reason, "")), ("p0b", statement("p0a", 1))), QUIET)
+    assert set(told.waiting) == ({"p0", "p1"} if reason in REASONS else {"p1"})
+
+
+def test_an_offer_counts_as_its_pairs_turn() -> None:
+    """It is remembered whose and when, and that pair waits anew."""
+    seen = asks(asks(storm(), "p0", QUIET), "p1", QUIET)
+    for count in (1, 2):
+        seen = said(asks(seen, "p0", QUIET), "p0", offer("p0"), QUIET)
+        assert (dict(seen.turns), set(seen.waiting)) == ({"p0": count}, {"p1"})
+        assert (seen.let_out_at, seen.let_out_pair, seen.let_out_node) == (QUIET, "p0", "p0b")
+
+
+def test_a_surprise_is_one_within_the_minute_of_its_claim() -> None:
+    """To the very end of it; where nobody was let out there is none."""
+    seen = let_out(storm(), QUIET, "p0", "p0b")
+    beat = statement("p0a", 1)
+    edge = after(QUIET, POLICY.storm_retry_s)
+    closed = heard(seen, pair_of("p0"), "p0a", beat, edge, POLICY)
+    assert (closed.troubled_at, closed.let_out_at, closed.let_out_pair, closed.let_out_node) == (edge, None, "", "")
+    never = replace(seen, let_out_at=None)
+    assert heard(never, pair_of("p0"), "p0a", beat, edge, POLICY) == never
+
+
+def test_who_has_spoken_is_known_once() -> None:
+    """The second word changes nothing."""
+    seen = spoke(cell(4, heard=1), "p2")
+    assert seen.heard == {"p0", "p2"}
+    assert spoke(seen, "p2") is seen
