@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from guard.core import machine
+from guard.core import claiming, machine
+from guard.core.attesting import evidence
 from guard.core.claiming import seen_since
 from guard.core.evidence import Link, Power
 from guard.core.instant import Instant, after
-from guard.core.messages import Evidence
-from guard.core.step import Effect, Event, Intent
-from guard.core.turn import AgentJob, Guard, Turn
+from guard.core.messages import Evidence, Offer, RegisterView
+from guard.core.step import Effect, Event, Intent, Note, Send
+from guard.core.turn import AgentJob, Attempt, Guard, Turn
 from guard.rehearsal.network import BUS_A, PAIR
 from guard.rehearsal.world import World
 
@@ -145,3 +146,41 @@ def done(guard, now, what, *event):
     turn = Turn(guard, now)
     what(turn, *event)
     return turn.guard, turn.step().effects
+
+
+# ------------------------------------------------------------------ that request's claim
+
+
+def sent(effects, kind) -> list:
+    return [s.message for s in of(effects, Send) if isinstance(s.message, kind)]
+
+
+def trying(**changed):
+    """B, cut from A, with its claim for `fence` under way, sent a moment ago."""
+    guard, now = asked()
+    attempt = Attempt("n", "fence", "a", after(now, -0.5), guard.halves.connects)
+    return replace(guard, attempt=replace(attempt, **changed)), now
+
+
+def offer(guard, now, *, mine=None, theirs=None, register=None, **changed) -> Offer:
+    """The normal failover: A was Primary and is silent, both good; B was heard a moment ago."""
+    said = replace(evidence(Turn(guard, now)), connected=False, peer_member=False)
+    ages = {"age_lo_s": 10.0, "age_hi_s": 20.0, "continuous": True, "gate": True, "disk": "U"}
+    own = tuple(replace(r, **{"role": "secondary", **ages, **(mine or {})}) for r in said.replicas)
+    other = tuple(replace(r, **{"role": "primary", **ages, **(theirs or {})}) for r in said.replicas)
+    target = replace(said, node="A", boot_id="boot-A", replicas=other)
+    view = replace(RegisterView("store-1", 1, None, (), None, 1, "A"), **(register or {}))
+    made = Offer("n", view, replace(said, replicas=own), target, "silent", 0.1, 0.1, False, False, 2.0)
+    return replace(made, **changed)
+
+
+def offered(guard, now, ready: bool = True, **changed):
+    """(guard, effects) once the offer is judged."""
+    turn = Turn(replace(guard, attempt=replace(guard.attempt, offer=offer(guard, now, **changed), offered=now)), now)
+    claiming.consider(turn, ready=ready)
+    return turn.guard, turn.step().effects
+
+
+def ended(effects) -> str | None:
+    """Why the claim under way ended, as the journal has it; None = it did not."""
+    return next((n.data["reason"] for n in of(effects, Note) if n.event == "claim-ended"), None)
