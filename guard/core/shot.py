@@ -139,7 +139,7 @@ def _armed(turn: Turn, job: AgentJob) -> None:
     if job.power is Power.OFF:
         _use(turn, "fence")
         turn.put(right=None)
-        job = replace(job, stage="reading", verified_exit=False)
+        job = replace(job, stage="reading")
         _update(turn, job)
         if job.offs >= 2:
             _confirm(turn, job)
@@ -203,7 +203,7 @@ def shot_ended(turn: Turn, event: ShotEnded) -> None:
     if job is None:
         return
     verified = event.exit_code == 0
-    job = replace(job, stage="reading", verified_exit=verified, offs=1 if verified else 0, power=None, reading=None)
+    job = replace(job, stage="reading", offs=1 if verified else 0, power=None)
     _update(turn, job)
     policy = turn.guard.policy
     read(turn, job, policy.readback_gap_s if verified else policy.readback_gap_alone_s)

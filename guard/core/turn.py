@@ -86,7 +86,6 @@ class AgentJob:
     power: Power | None = None  # last reading
     power_at: Instant | None = None
     offs: int = 0  # readings `off` in a row
-    verified_exit: bool = False
     intent: str | None = None
     said: str = ""  # last progress text
 

@@ -108,7 +108,8 @@ def test_while_a_hold_is_released_a_win_to_run_alone_is_for_the_release_or_a_col
 
 
 @pytest.mark.parametrize(
-    ("fresh", "yielded", "unfit", "releasing"), product(("live", "silent"), (True, False), (True, False), (True, False))
+    ("fresh", "yielded", "unfit", "releasing"),
+    [*product(("live", "silent"), (True, False), (True, False), (True, False))],
 )
 def test_a_target_that_stepped_back_is_not_one_that_lives_on(fresh, yielded, unfit, releasing) -> None:
     """Yielded and unfit: the release lifts the hold over it, and remembers the consent."""

@@ -40,7 +40,9 @@ def unseen(ago_s: float = 1.0, **changed):
 
 
 def answers(guard, now) -> list[tuple[int, str]]:
-    return [(a.code, a.reason) for a in of(done(guard, now, shot.advance)[1], AnswerHandler)]
+    said = of(done(guard, now, shot.advance)[1], AnswerHandler)
+    assert all(a.id == "h" for a in said)
+    return [(a.code, a.reason) for a in said]
 
 
 def claims(effects) -> list[Claim]:
