@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from guard.core import arbiter
+from guard.core.attest import Session, Testimony
 from guard.core.instant import Instant, after
 from guard.core.messages import (
     Answer,
@@ -25,7 +26,7 @@ from guard.core.messages import (
     SetInhibit,
     Won,
 )
-from guard.core.pair import Pair, Site
+from guard.core.pair import Gathering, Pair, Site, keep
 from guard.core.policy import Policy
 
 A, B = "fs1a", "fs1b"
@@ -168,3 +169,36 @@ def reason(said: Message) -> str:
 
 _CLAIM_FIELDS = ("gather", "want_yield", "cold", "lost_for_s", "off_twice", "ports")
 # `cold` of a claim goes into its evidence only if a test says so itself.
+
+
+# ------------------------------------------------------------------ one pair at one moment, B the candidate
+
+NOW = Instant(10**15)
+
+
+def known(**changed: Any) -> Pair:
+    """A, Primary in the session that was lost, is silent; B is the candidate; the arbiter has been up for long."""
+    said = {A: evidence(A, role="primary", connected=True), B: evidence(B, connected=True)}
+    testimony = {node: Testimony(e, 1, after(NOW, -10.0), "boot-arbiter") for node, e in said.items()}
+    pair = keep(Desk().pair, testimony=testimony, session=Session(S1, 1, (A,)), words=testimony)
+    return replace(pair, started=after(NOW, -1000.0), heard={A: after(NOW, -40.0), B: NOW}, **changed)
+
+
+def claim(**changed: Any) -> Claim:
+    said = changed.pop("evidence", None) or evidence(B, connected=False, peer_member=False)
+    return replace(Claim("n", "fence", said, "?"), **changed)
+
+
+def open_claim(asked_s: float = 1.0, **changed: Any) -> Gathering:
+    """B's claim, which came `asked_s` ago; the claim's own fields by name."""
+    own = {k: changed.pop(k) for k in tuple(changed) if k in Gathering.__dataclass_fields__ and k != "claim"}
+    at = after(NOW, -asked_s)
+    return replace(Gathering(claim(**changed), B, at, at, at, waits_for_target=False), **own)
+
+
+def with_claim(pair: Pair, **changed: Any) -> Pair:
+    return replace(pair, gatherings={B: open_claim(**changed)})
+
+
+def answer(*, yielded: bool = False, **changed: Any) -> Answer:
+    return Answer("n", evidence(A, **{"connected": False, "role": "primary", **changed}), yielded, 1000.0)
