@@ -122,6 +122,15 @@ def test_a_target_that_stepped_back_is_not_one_that_lives_on(fresh, yielded, unf
     assert after_it.memory.consented is (releasing and yielded and unfit)
 
 
+def test_a_primary_that_is_being_released_does_not_fence() -> None:
+    """S5: going on alone is no promotion; a fence is a fence."""
+    for purpose, right in (("fence", False), ("alone", True)):
+        guard, now = committed(purpose=purpose)
+        guard = remembering(with_replicas(guard, role=Role.PRIMARY), holding=True)
+        after_it, _ = done(guard, now, claiming.heard_won, Won("n", 1, 2, purpose))
+        assert (after_it.right is not None) is right
+
+
 # ------------------------------------------------------------------ the end of a claim
 
 
@@ -157,7 +166,9 @@ def test_a_dry_claim_answers_the_person_who_tried(had_offer: bool) -> None:
     assert after_it.agents == guard.agents
     judged, effects = offered(trying(dry=True, job="d")[0], now)
     assert (judged.last_dry["row"], judged.last_verdict, sent(effects, Commit)) == ("V32", guard.last_verdict, [])
-    assert [a.outcome for a in of(effects, AnswerPerson)] == ["all-acknowledged-is-here"]
+    [told] = of(effects, AnswerPerson)
+    assert told.outcome == "all-acknowledged-is-here"
+    assert told.text == judged.last_dry["text"]
     _, effects = offered(trying(dry=True, job="d")[0], now, register=WINNER)
     assert [a.outcome for a in of(effects, AnswerPerson)] == ["winner-us"]
 

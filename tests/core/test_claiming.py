@@ -28,7 +28,7 @@ from guard.core.claiming import _claim, barred, obstacle, peer_unfit
 from guard.core.evidence import Disk, Link, Power, Role
 from guard.core.instant import after
 from guard.core.messages import Claim, Commit, InhibitView
-from guard.core.step import Promise, Send
+from guard.core.step import Note, Promise, Send
 from guard.core.turn import Attempt, Closing, HandlerJob, Turn
 
 INHIBIT = InhibitView("x", "person", "anna", "work", 0.0)
@@ -156,7 +156,7 @@ def test_a_claim_states_how_long_replication_has_been_lost(link: Link, lost_s: f
 def test_a_good_offer_is_committed_once_it_is_ready(purpose: str, horizon_s: float | None) -> None:
     """At the register's version, with the device and its H for a fence; for T_fire at most, and once."""
     guard, now = trying(purpose=purpose)
-    guard = replace(guard, horizon_s=horizon_s)
+    guard = replace(guard, horizon_s=horizon_s, policy=replace(guard.policy, fire_s=2.5))
     waits, effects = offered(guard, now, ready=False)
     assert (waits.attempt.committed, of(effects, Send)) == (None, [])
     won, effects = offered(guard, now)
@@ -177,6 +177,7 @@ def test_a_good_offer_is_committed_once_it_is_ready(purpose: str, horizon_s: flo
     }  # fmt: skip
     assert {key: won.last_verdict[key] for key in told} == told
     said = offer(guard, now)
+    assert "all that was acknowledged is here" in won.last_verdict["text"]
     for key in ("candidate", "target", "candidate_age_s", "target_age_s"):
         assert won.last_verdict[key] == getattr(said, key)
 
@@ -279,6 +280,50 @@ def test_a_look_is_one_at_its_own_resource_after_the_question(
     assert not claiming.seen_since(replace(guard, volumes=None), HandlerJob("h", resource, now, 1))
 
 
+def test_a_verdict_is_recorded_once_an_offer() -> None:
+    """As of its first moment, however often the offer is looked at until all is ready."""
+    guard, now = trying()
+    first, effects = offered(guard, now, ready=False)
+    assert [n.event for n in of(effects, Note)] == ["verdict"]
+    later, effects = done(first, after(now, 0.5), lambda turn: claiming.consider(turn, ready=False))
+    assert (later.last_verdict["at"], of(effects, Note)) == (now, [])
+
+
+def test_a_cold_claim_is_judged_and_let_through_as_one() -> None:
+    """V33 for a disk that is only Consistent; and while a hold is released it promotes nobody else."""
+    for cold in (True, False):
+        guard, now = trying(purpose="alone", job=None, cold=cold)
+        guard = remembering(with_replicas(guard, role=Role.SECONDARY), holding=True)
+        made = offer(guard, now, mine={"disk": "C"})
+        _, effects = offered(guard, now, mine={"disk": "C"}, candidate=replace(made.candidate, cold=True))
+        assert len(sent(effects, Commit)) == cold
+        assert ended(effects) == (None if cold else "cold-wait")
+
+
+@pytest.mark.parametrize(("releasing", "commits"), [(True, 1), (False, 0)])
+def test_the_release_is_not_stopped_by_its_own_hold(releasing: bool, commits: int) -> None:
+    """Any other claim to run alone is."""
+    guard, now = trying(purpose="alone", job=None, releasing=releasing)
+    guard = remembering(with_replicas(guard, role=Role.SECONDARY), holding=True)
+    assert len(sent(offered(guard, now)[1], Commit)) == commits
+
+
+@pytest.mark.parametrize(("yielded", "commits"), [(True, 1), (False, 0)])
+def test_a_yield_in_the_offer_ends_peer_alive_before_the_list_says_so(yielded: bool, commits: int) -> None:
+    """What this guard heard last of the list may be older."""
+    guard, now = trying()
+    guard = with_ack(guard, inhibits=(replace(INHIBIT, kind="peer-alive"),))
+    assert len(sent(offered(guard, now, target_yielded=yielded)[1], Commit)) == commits
+
+
+@pytest.mark.parametrize(("basis", "commits"), [("person", 1), ("yield", 1), ("verdict", 0)])
+def test_a_win_over_a_bound_target_asks_for_no_gate(basis: str, commits: int) -> None:
+    """By a person's word or by its own it cannot have written since."""
+    guard, now = trying()
+    _, effects = offered(guard, now, theirs={"gate": None}, register={**WINNER, "basis": basis})
+    assert len(sent(effects, Commit)) == commits
+
+
 # ------------------------------------------------------------------ asking for a yield
 
 LIVING = {"fresh": "live", "theirs": {"role": "secondary"}, "mine": {"age_lo_s": 0.0, "age_hi_s": 1.0}}
@@ -309,6 +354,7 @@ def test_a_yield_to_a_fence_is_asked_for_beside_a_device_that_reads_on(power: Po
         later, effects = offered(replace(after_it, attempt=guard.attempt, acked=at), at, **LIVING)
         assert len(sent(effects, Claim)) == again
         assert ended(effects) == (None if again else "living-target")
+        assert bool(later.agents[0].said) is not again
         assert (later.attempt is not None) is bool(again)
 
 

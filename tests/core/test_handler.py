@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scene import done, of, of_a_whole_pair, remembering, with_ack, with_register, with_replicas
+from scene import done, ended, of, of_a_whole_pair, remembering, with_ack, with_register, with_replicas
 
 from guard.core import shot
 from guard.core.evidence import Link, Role, Sign, SignKind
@@ -172,6 +172,11 @@ def test_an_obstacle_is_said_and_asked_again_later_each_time(tries: int, most_s:
     assert 0.2 <= min(drawn) < max(drawn) <= most_s
     assert max(drawn) > 0.7 * most_s
     assert min(drawn) < 0.2 + 0.3 * most_s
+    patient = replace(guard.policy, handler_retry_s_max=100.0)
+    for seed in map(str, range(40)):
+        held = with_ack(replace(guard, policy=patient, seed=seed), inhibits=(PERSON,))
+        retry = done(held, now, shot.advance)[0].handlers[0].retry
+        assert retry <= after(now, 16.0), "doubled four times at most"
     silent, _ = done(replace(guard, acked=None), now, shot.advance)
     assert silent.handlers[0].retry == after(now, 0.5)
 
@@ -187,8 +192,9 @@ def test_its_claim_is_dropped_once_the_link_is_seen_to_be_back(seen: bool, link:
     """What was judged is over; on an older look it goes on."""
     guard, now = asked(0.9, seen_s=0.1, link=link) if seen else unseen(0.9, link=link)
     guard = replace(guard, attempt=Attempt("n", "alone", "h", now, guard.halves.connects))
-    after_it, _ = done(guard, now, shot.advance)
+    after_it, effects = done(guard, now, shot.advance)
     assert (after_it.attempt is not None) is stands
+    assert ended(effects) == (None if stands else "reconnected")
     assert (after_it.handlers[0].tries, after_it.handlers[0].retry is None) == (0 if stands else 1, stands)
 
 

@@ -144,7 +144,8 @@ def test_a_request_is_claimed_for_once_it_may_be() -> None:
         False,
         after_it.attempt.nonce,
     )
-    assert (after_it.attempt.job, after_it.attempt.purpose) == ("a", "fence")
+    assert len(claim.nonce) == 32
+    assert after_it.attempt == Attempt(claim.nonce, "fence", "a", now, guard.halves.connects)
     for retry_s, again in ((0.001, 0), (0.0, 1)):
         later = replace(guard, agents=(replace(job, retry=after(now, retry_s)),))
         assert len(claims(done(later, now, shot.advance)[1])) == again
@@ -341,6 +342,7 @@ def test_two_readings_off_in_a_row_confirm(offs: int, power: Power) -> None:
         assert (job.power, job.power_at, job.offs) == (Power.OFF, now, 1)
     else:
         assert answers == [("a", off, "confirmed-off" if off else "unconfirmed")]
+        assert all(off or power.value in a.text for a in of(effects, AnswerAgent))
         assert after_it.agents == ()
     assert after_it.memory.confirmed_off is (off and offs == 1)
 
@@ -362,6 +364,7 @@ def test_a_reading_before_the_claim_moves_the_request_on(power: Power) -> None:
     after_it, effects = done(guard, now, shot.power_read, PowerRead("t", power))
     [job] = after_it.agents
     assert (job.power, job.power_at, job.offs) == (power, now, 2 if power is Power.OFF else 0)
+    assert job.reading is None
     assert len(of(effects, Progress)) == (power is Power.UNKNOWN)
     assert len(claims(effects)) == 1
     for stage in ("armed", "firing"):
