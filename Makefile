@@ -20,7 +20,7 @@ help:
 	@echo 'make lint           the same without the tests'
 	@echo 'make fuzz           SECONDS=600: coverage-guided fuzzing of every parser and message; goes on where it stopped'
 	@echo 'make mutants        tests/mutants.toml: each rule dropped in the code in turn; its test must go red'
-	@echo 'make mutate         FILES="core/pair core/claim.py": mutmut over what decides; goes on where it stopped; days without FILES'
+	@echo 'make mutate         FILES="core/pair core/claim.py": mutmut over what decides; goes on where it stopped; hours without FILES'
 	@echo 'make model          the protocol as a Promela model: all states within large bounds, and each rule dropped in turn'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo '                    SEEDS=1-6: instead random faults of these seeds, there and in the deterministic world, compared'

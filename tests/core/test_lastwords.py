@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from guard.core.attest import Session, Testimony
+from guard.core import attest
+from guard.core.attest import Session
 from guard.core.claim import Bundle
 from guard.core.instant import Instant, after
 from guard.core.lastwords import with_attested_gate, with_last_words
@@ -18,10 +19,10 @@ NOW = Instant(10**15)
 SESSION = Session(S1, 1, (A,))
 
 
-def words(node: str, ago_s: float = 0.0, **changed: Any) -> Testimony:
+def words(node: str, ago_s: float = 0.0, **changed: Any) -> attest.Testimony:
     """The last word of a node in the session, cut, written 10 to 20 s before."""
     said = evidence(node, **{"connected": False, "age_lo_s": 10.0, "age_hi_s": 20.0, **changed})
-    return Testimony(said, 1, after(NOW, -ago_s), "boot-arbiter")
+    return attest.Testimony(said, 1, after(NOW, -ago_s), "boot-arbiter")
 
 
 def cold(fresh: str = "live", target: Evidence | None = None, **mine: Any) -> Bundle:
@@ -71,7 +72,7 @@ def test_what_is_stated_now_does_not_stand_where_the_last_word_says_nothing() ->
     assert ages(aged.candidate) == [(None, None), (10.0, 20.0)]
 
 
-LAW_3: dict[str, tuple[Bundle, int, Session | None, dict[str, Testimony]]] = {
+LAW_3: dict[str, tuple[Bundle, int, Session | None, dict[str, attest.Testimony]]] = {
     "no target": (replace(cold(), target=None), 1, SESSION, {A: words(A), B: words(B)}),
     "no session": (cold(), 1, None, {A: words(A), B: words(B)}),
     "another era": (cold(), 2, SESSION, {A: words(A), B: words(B)}),
