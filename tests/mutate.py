@@ -1,9 +1,12 @@
 """Runs mutmut over what decides and holds its survivors against tests/survivors.toml: `make mutate`.
 
 Left out, because no decision reads it: prose (a string with a blank in it, given as an argument or a value) and what
-`Turn.note` writes into the journal. Reason codes, keys and numbers stay in. Every mutant's result is kept in mutants/;
-a run goes on where the last one stopped, tries unexplained survivors again (a new test may kill them) and nothing else.
-A survivor that no line of tests/survivors.toml explains is a gap in the tests, or code that nobody needs.
+`Turn.note` writes into the journal. Reason codes, keys and numbers stay in. mutmut itself leaves out what is decorated
+and what stands outside of functions: tables, constants, defaults (tests/mutants.toml has some of them).
+
+Every mutant's result is kept in mutants/; a run goes on where the last one stopped, tries unexplained survivors again
+(a new test may kill them) and nothing else. A survivor that no line of tests/survivors.toml explains is a gap in the
+tests, or code that nobody needs.
 """
 
 from __future__ import annotations

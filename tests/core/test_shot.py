@@ -13,7 +13,10 @@ from scene import (
     intent,
     of,
     of_a_whole_pair,
+    offer,
     remembering,
+    sent,
+    trying,
     with_ack,
     with_register,
     with_replicas,
@@ -22,7 +25,7 @@ from scene import (
 from guard.core import shot
 from guard.core.evidence import Disk, Link, Power
 from guard.core.instant import after
-from guard.core.messages import Claim, InhibitView
+from guard.core.messages import Claim, Commit, InhibitView
 from guard.core.step import (
     AnswerAgent,
     Fire,
@@ -151,6 +154,27 @@ def test_a_request_is_claimed_for_once_it_may_be() -> None:
         assert len(claims(done(later, now, shot.advance)[1])) == again
     other = replace(guard, attempt=Attempt("n", "alone", "h", now))
     assert claims(done(other, now, shot.advance)[1]) == []
+
+
+@pytest.mark.parametrize(("age_s", "commits"), [(1.0, 1), (6.0, 0)])
+def test_an_offer_is_committed_beside_a_fresh_preflight(age_s: float, commits: int) -> None:
+    """Of its own request; a device that was not read lately may not answer the shot."""
+    guard, now = trying(offered=now_of_b())
+    guard = replace(guard, attempt=replace(guard.attempt, offer=offer(guard, now)))
+    guard = replace(guard, agents=(replace(guard.agents[0], power_at=after(now, -age_s)),))
+    assert len(sent(done(guard, now, shot.advance)[1], Commit)) == commits
+    other = replace(guard, attempt=replace(guard.attempt, job="b"))
+    assert sent(done(other, now, shot.advance)[1], Commit) == []
+    assert shot._job(guard, "b") is None
+
+
+def test_a_member_is_not_fenced_however_long_it_is_asked_for() -> None:
+    """What the node's own membership says is said to whoever waits."""
+    guard, now = asked()
+    member = replace(guard, members=replace(guard.members, peer_member=True))
+    after_it, effects = done(member, now, shot.advance)
+    assert claims(effects) == []
+    assert "membership" in after_it.agents[0].said
 
 
 PEER_ALIVE = InhibitView("peer-alive", "peer-alive", "arbiter", "A was heard", 0.0)

@@ -163,6 +163,7 @@ def test_a_promise_is_given_again_once_nobody_counts_on_it(how: str) -> None:
     guard, now = promised()
     broken = state(replace(guard, cluster_lost=after(now, -UNFIT_S)))
     fit = state(guard)
+    assert yielding._may_repeat(fit, guard.memory.promise) is again
     _, effects = done(broken, now, yielding.heard_ask, Ask("m", "A", "alone", True))
     assert (suspends(effects), answers(effects)) == ((["m"], []) if again else ([], [("m", False)]))
     assert suspends(done(fit, now, yielding.heard_ask, Ask("m", "A", "alone", True))[1]) == [], "as to a fence"
