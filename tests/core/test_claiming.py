@@ -24,6 +24,7 @@ from scene import (
 
 from guard.core import claiming
 from guard.core.attesting import evidence
+from guard.core.claim import refusing
 from guard.core.claiming import _claim, barred, obstacle, peer_unfit
 from guard.core.evidence import Disk, Link, Power, Role
 from guard.core.instant import after
@@ -118,6 +119,25 @@ def test_while_a_hold_is_released_only_who_goes_on_may_run_alone(primary, sits, 
     found = claiming.inhibited(Turn(guard, now), "alone", cold=cold, releasing=releasing)
     assert found == (None if primary or sits or cold or releasing else ("holding", found[1]))
     assert claiming.inhibited(Turn(guard, now), "fence", cold=cold, releasing=releasing)[0] == "holding"
+
+
+@pytest.mark.parametrize(("kind", "purpose"), [*product(("person", "disturbance", "peer-alive"), ("fence", "alone"))])
+def test_a_candidate_asks_the_arbiters_own_rule_of_its_list(kind: str, purpose: str) -> None:
+    """With what it knows of itself: whether it sat, since when the session is lost, how quiet its network is."""
+    guard, now = of_a_whole_pair("B")
+    guard = with_replicas(guard, link=Link.CONNECTING)
+    quiet_s = guard.network.quiet_for_s(now)
+    yes_no = (True, False)
+    for over, sits, cold, lost_s, settle_s in product(yes_no, yes_no, yes_no, (29.0, 30.0), (1.0, 60.0)):
+        view = replace(INHIBIT, kind=kind, ended=over)
+        held = with_ack(guard, inhibits=(view,))
+        held = replace(held, lost_at=after(now, -lost_s), policy=replace(held.policy, settle_s=settle_s))
+        held = remembering(held, session=replace(held.memory.session, primary=sits))
+        rule = refusing(
+            (view,), purpose, sitting=sits, cold=cold, lost_for_s=lost_s, quiet_for_s=quiet_s, policy=held.policy
+        )
+        found = claiming.inhibited(Turn(held, now), purpose, cold=cold, releasing=False)
+        assert found == (None if rule is None else (found[0], "anna: work"))
 
 
 def test_a_guard_is_barred_unless_it_knows_that_the_peer_did_not_win() -> None:
@@ -354,7 +374,7 @@ def test_a_yield_to_a_fence_is_asked_for_beside_a_device_that_reads_on(power: Po
         later, effects = offered(replace(after_it, attempt=guard.attempt, acked=at), at, **LIVING)
         assert len(sent(effects, Claim)) == again
         assert ended(effects) == (None if again else "living-target")
-        assert bool(later.agents[0].said) is not again
+        assert bool(later.agents[0].said) is (not again)
         assert (later.attempt is not None) is bool(again)
 
 

@@ -135,6 +135,7 @@ def test_drbd_is_read_anew_while_any_handler_waits_for_a_look() -> None:
     late = replace(guard.handlers[0], id="h2", since=now)
     after_it, effects = done(replace(guard, handlers=(*guard.handlers, late)), now, shot.advance)
     assert of(effects, ReadVolumes) == [ReadVolumes()]
+    assert "look" in after_it.due
     assert of(done(after_it, after(now, 0.499), shot.advance)[1], ReadVolumes) == []
     assert of(done(after_it, after(now, 0.5), shot.advance)[1], ReadVolumes) == [ReadVolumes()]
 

@@ -99,6 +99,7 @@ def test_persons_holds_have_room_as_long_as_an_old_one_has_ended(ended: int | No
     pair, said = stood(full, view("new"))
     if ended is None:
         assert (refusal(said), pair) == ("too-many-holds", full)
+        assert str(PERSONS_MAX) in said.text
     else:
         assert set(pair.kept.inhibits) == set(full.kept.inhibits) - {f"p{ended}"} | {"new"}
         assert pair.kept.lifted == ((f"p{ended}", 10.0 - ended),)
@@ -114,6 +115,7 @@ def test_persons_holds_have_room_as_long_as_an_old_one_has_ended(ended: int | No
         (view(kind="disturbance"), 5.0),
         (view(kind="disturbance", ended=True), WALL),
         (view(kind="disturbance", since_wall=0.0), WALL),
+        (view(kind="disturbance", since_wall=0.5), 0.5),
     ],
     ids=str,
 )
