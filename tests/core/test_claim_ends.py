@@ -18,6 +18,7 @@ from scene import (
     sent,
     trying,
     with_ack,
+    with_register,
     with_replicas,
 )
 
@@ -229,6 +230,21 @@ def test_a_request_that_waits_10_s_for_what_a_person_may_mend_is_paged(since_s: 
     assert done(shooting, now, claiming.tell_person)[0].paged == set()
 
 
+def test_each_request_is_paged_for_what_stops_it() -> None:
+    """A fence of the node that sat waits under `peer-alive`, to run alone does not; a young request hides no old one."""
+    guard, now = asked(since=after(of_a_whole_pair("B")[1], -10.0))
+    alive = with_ack(guard, inhibits=(replace(INHIBIT, kind="peer-alive"),))
+    alive = remembering(alive, session=replace(guard.memory.session, primary=True))
+    assert done(alive, now, claiming.tell_person)[0].paged == {"peer-alive"}
+    handler = HandlerJob("h", "r0", after(now, -11.0), 1)
+    seen = replace(alive.volumes, at=after(now, -5.0))
+    alone = replace(alive, agents=(), handlers=(handler,), volumes=seen)
+    assert done(alone, now, claiming.tell_person)[0].paged == set()
+    young = replace(guard.agents[0], id="b", since=now)
+    both = replace(alive, agents=(young, *guard.agents))
+    assert done(both, now, claiming.tell_person)[0].paged == {"peer-alive"}
+
+
 def test_a_handler_that_waits_for_drbd_to_be_read_is_paged() -> None:
     """What it waits for is named; seen since, it is not."""
     guard, now = asked()
@@ -266,3 +282,32 @@ def test_a_try_claims_like_a_real_one_also_under_a_hold(reason: str | None) -> N
         assert after_it.dry == jobs
     for idle in (guard, replace(guard, dry=jobs, attempt=Attempt("n", "fence", "a", now))):
         assert done(idle, now, claiming.dry_runs) == (idle, ())
+
+
+GATHERS = {  # of a guard whose peer fell silent: does it let the arbiter gather?
+    "silent": (lambda g, now: g, True),
+    "never whole since its start": (lambda g, now: replace(g, ever_whole=False), False),
+    "a claim is under way": (lambda g, now: replace(g, attempt=Attempt("n", "fence", "a", now)), False),
+    "no session": (lambda g, now: remembering(g, session=None), False),
+    "a member": (lambda g, now: replace(g, members=replace(g.members, peer_member=True)), False),
+    "the arbiter is silent": (lambda g, now: replace(g, acked=after(now, -2.001)), False),
+    "another store": (lambda g, now: replace(g, store_doubted=True), False),
+    "it promised": (lambda g, now: remembering(g, promise="a promise"), False),
+    "it is yielding": (lambda g, now: replace(g, yielding="y"), False),
+    "the era is won": (lambda g, now: with_register(g, winner="B"), False),
+    "no register": (lambda g, now: with_ack(g, register=None), False),
+    "the arbiter never spoke": (lambda g, now: replace(g, ack=None), False),
+}
+
+
+@pytest.mark.parametrize("what", GATHERS)
+def test_a_silent_peer_lets_the_arbiter_gather(what: str) -> None:
+    """Every 2 s; as for a fence, and nothing is committed by it."""
+    changed, gathers = GATHERS[what]
+    guard, now = asked()
+    first, effects = done(changed(replace(guard, ever_whole=True), now), now, claiming.gather)
+    assert [(c.purpose, c.gather, len(c.nonce)) for c in sent(effects, Claim)] == [("fence", True, 32)] * gathers
+    for seconds, again in ((1.999, 0), (2.0, int(gathers))):
+        at = after(now, seconds)
+        later = replace(first, acked=at if what != "the arbiter is silent" else first.acked)
+        assert len(sent(done(later, at, claiming.gather)[1], Claim)) == again

@@ -94,6 +94,29 @@ def test_what_is_no_obstacle() -> None:
         assert (found is None) is (kind == "peer-alive" and yielding)
 
 
+def test_an_obstacle_is_asked_for_as_no_cold_start_and_no_release_unless_said() -> None:
+    """Both go past what stops an ordinary claim to run alone; a fence is stopped also by what has ended."""
+    guard, now = asked()
+    guard = with_replicas(guard, role=Role.SECONDARY)
+    alive, held = OBSTACLES["peer-alive"](guard, now), OBSTACLES["holding"](guard, now)
+    assert (obstacle(Turn(alive, now), "alone") or ("",))[0] == "peer-alive"
+    assert obstacle(Turn(alive, now), "alone", cold=True) is None
+    assert (obstacle(Turn(held, now), "alone") or ("",))[0] == "holding"
+    assert obstacle(Turn(held, now), "alone", releasing=True) is None
+    over = with_ack(guard, inhibits=(replace(INHIBIT, ended=True),))
+    quiet = replace(over, policy=replace(guard.policy, settle_s=1.0))
+    assert obstacle(Turn(quiet, now), "alone") is None
+    assert (obstacle(Turn(quiet, now), "fence") or ("",))[0] == "inhibited"
+
+
+def test_a_cold_start_is_judged_by_metadata_read_before_drbd_is_up() -> None:
+    """Down, the kernel says nothing of the disk; any other claim needs what it says."""
+    guard, now = asked()
+    down = replace(with_replicas(guard, link=Link.DOWN, disk=Disk.UNKNOWN), stored=guard.volumes)
+    assert (obstacle(Turn(down, now), "alone") or ("",))[0] == "own-disk"
+    assert obstacle(Turn(down, now), "alone", cold=True) is None
+
+
 def test_a_peer_is_unfit_by_its_own_fresh_word_only() -> None:
     """Heard within 2 s, by an arbiter that answers."""
     guard, now = asked()

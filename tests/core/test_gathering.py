@@ -372,6 +372,8 @@ def test_an_answer_counts_for_its_nonce_before_the_offer_and_from_the_target() -
 
     heard = told(waits, answer())
     assert (heard.gatherings[B].answer, heard.gatherings[B].answered) == (answer(), came)
+    [view_of_network] = told(with_claim(known()), answer()).kept.inhibits.values()
+    assert (view_of_network.id, view_of_network.since_wall) == (PEER_ALIVE, WALL)
     offered = with_claim(known(), offered=NOW)
     for pair, said, sender in (
         (waits, replace(answer(), nonce="old"), A),

@@ -323,7 +323,17 @@ def test_combine_is_the_plain_rule_on_every_mix_of_three() -> None:
                 verdicts = [Verdict(r, f"V{i}", r.lower(), "") for i, r in enumerate(order)]
                 got = combine(verdicts)
                 assert got.result is plainly_combined(set(mix))
-                assert got in verdicts or got.reason in ("no-replicated-resource", "resources-disagree")
+                assert got in verdicts or (got.row, got.reason) in (
+                    ("-", "no-replicated-resource"),
+                    ("-", "resources-disagree"),
+                )
+
+
+def test_a_settled_tie_says_by_what() -> None:
+    """The reason names the row and what settled it."""
+    tie = Verdict(Result.TIE, "V23", "equal", "x")
+    assert settle_tie(tie, True) == Verdict(Result.GRANT, "V23", "equal-preferred", "x")
+    assert settle_tie(tie, False) is tie
 
 
 def test_may_says_yes_only_to_a_plain_grant() -> None:
