@@ -231,7 +231,7 @@ def test_a_request_that_waits_10_s_for_what_a_person_may_mend_is_paged(since_s: 
 
 
 def test_each_request_is_paged_for_what_stops_it() -> None:
-    """A fence of the node that sat waits under `peer-alive`, to run alone does not; a young request hides no old one."""
+    """A fence of the node that sat waits under `peer-alive`, to run alone not; a young request hides no old one."""
     guard, now = asked(since=after(of_a_whole_pair("B")[1], -10.0))
     alive = with_ack(guard, inhibits=(replace(INHIBIT, kind="peer-alive"),))
     alive = remembering(alive, session=replace(guard.memory.session, primary=True))
