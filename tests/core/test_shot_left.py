@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from scene import armed, done, intent, of_a_whole_pair, remembering
 
-from guard.core import shot
+from guard.core import drain, shot
 from guard.core.instant import after
 from guard.core.step import ClientGone, Intent
 from guard.core.turn import Attempt, DryJob, HandlerJob, Right
@@ -37,13 +37,14 @@ def test_a_client_that_left_takes_along_what_was_not_sent(stage: str) -> None:
 
 
 def test_a_guard_that_lost_its_memory_takes_it_that_it_has_shot() -> None:
-    """S4: undrained for H from now, once; an unbounded device leaves nothing to wait for."""
+    """S4: undrained for H from now, once; with an unbounded device for as long as after a good shot."""
     guard, now = of_a_whole_pair("B")
     guard = remembering(guard, intents=(intent(now, id="before-memory"), intent(now)))
-    after_it, _ = done(guard, now, shot.forgotten_shots, 10.0)
+    after_it, _ = done(guard, now, drain.forgotten_shots, 10.0)
     lost = Intent("before-memory", 0, 0, "A", guard.boot_id, now, 10.0, spawned=True, drained=after(now, 10.0))
     assert after_it.memory.intents == (intent(now), lost)
-    assert done(guard, now, shot.forgotten_shots, None) == (guard, ())
+    after_it, _ = done(guard, now, drain.forgotten_shots, None)
+    assert after_it.memory.intents[-1] == replace(lost, horizon_s=None, drained=after(now, drain.ACCEPTED_S))
 
 
 def test_what_an_earlier_guard_left_drains_from_the_start_of_this_one() -> None:
@@ -60,7 +61,7 @@ def test_what_an_earlier_guard_left_drains_from_the_start_of_this_one() -> None:
     }
     guard = remembering(guard, intents=tuple(intents.values()))
     for horizon_s in (75.0, None):
-        after_it, _ = done(guard, now, shot.drain_at_start, horizon_s, frozenset({"lives", "unknown"}))
+        after_it, _ = done(guard, now, drain.drain_at_start, horizon_s, frozenset({"lives", "unknown"}))
         left = {i.id: i for i in after_it.memory.intents}
         assert left == {
             "lives": replace(intents["lives"], boot_id=boot, drained=None),
@@ -75,4 +76,4 @@ def test_what_an_earlier_guard_left_drains_from_the_start_of_this_one() -> None:
         assert after_it.stuck == {"lives", "unknown"}
         assert after_it.paged == {"shot-stuck"}
     quiet = remembering(guard, intents=(intents["drained"],))
-    assert done(quiet, now, shot.drain_at_start, 75.0, frozenset()) == (quiet, ())
+    assert done(quiet, now, drain.drain_at_start, 75.0, frozenset()) == (quiet, ())

@@ -31,7 +31,6 @@ from guard.core.step import (
     Fire,
     Intent,
     Persisted,
-    PowerOn,
     PowerRead,
     Progress,
     ReadPower,
@@ -399,18 +398,10 @@ def test_a_reading_before_the_claim_moves_the_request_on(power: Power) -> None:
 
 @pytest.mark.parametrize("action", ["off", "reboot"])
 def test_a_confirmed_reboot_owes_the_peer_its_power(action: str) -> None:
-    """Paid once, when no request waits and every shot has drained."""
+    """What becomes of that is in test_drain.py."""
     guard, now = reading(offs=1, action=action)
-    other = replace(guard.agents[0], id="b", reading=None, stage="wait")
-    guard = replace(remembering(guard, intents=()), agents=(*guard.agents, other))
     guard, _ = done(guard, now, shot.power_read, PowerRead("t", Power.OFF))
-    assert (guard.owes_on, guard.agents) == (action == "reboot", (other,))
-    assert of(done(guard, now, shot.switch_on)[1], PowerOn) == []
-    guard = remembering(replace(guard, agents=()), intents=(intent(now, spawned=True, drained=after(now, 1.0)),))
-    assert of(done(guard, now, shot.switch_on)[1], PowerOn) == []
-    paid, effects = done(guard, after(now, 1.0), shot.switch_on)
-    assert of(effects, PowerOn) == [PowerOn("A")] * (action == "reboot")
-    assert not paid.owes_on
+    assert (guard.memory.owes_on, guard.agents) == (action == "reboot", ())
 
 
 def test_an_answered_request_takes_its_own_claim_and_right_along() -> None:
