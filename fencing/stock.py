@@ -66,7 +66,7 @@ TCP = frozenset(
         "fence_vmware_soap",
         "fence_wti",
         "fence_zvmip",
-    ]  # each opens one ssh, telnet or https session
+    ]  # ssh, telnet or https: see `one_stream`
 )
 SNMP = frozenset(  # agents that use fence-agents' own fencing_snmp
     [
@@ -86,12 +86,18 @@ YES = frozenset({"1", "yes", "on", "true"})  # words that fence-agents reads as 
 
 
 def one_stream(agent: str) -> bool:
-    """Does the agent speak to its device in one TCP connection?
+    """Does the agent speak to its device by TCP, and send no command before the last was answered?
 
-    Then no copy of a command is left once the agent has seen its effect and the connection is closed. What sends
-    datagrams repeats them: the first copy may still be in a frozen network when a later one was answered. ipmitool
-    repeats a command after 1 s under a new sequence number and ends well even if its Close Session was lost, and a
-    BMC takes an older number that it has not seen (IPMI 2.0, 6.12.13); SNMP agents repeat after 1 s as well.
+    Then no copy of a command is left once the agent has seen its effect and has ended with no socket left. That need
+    not be one connection: redfish, cisco_ucs, pve, rhevm, vmware_rest, skalar and eps open one a request, each
+    answered before the next, and a connection that was given up with something unsent is an orphan, which makes the
+    end not clean (`sockdiag`). It does not hold for a connection of another process: an ssh ControlMaster, if the
+    system's ssh_config sets one, lives outside the agent's group. Nor for what the device itself queues: a manager
+    (fence_lpar's HMC, fence_pve, a vCenter) may carry out later what it has accepted, although the agent saw `off`.
+
+    What sends datagrams repeats them: the first copy may still be in a frozen network when a later one was answered.
+    ipmitool repeats a command after 1 s under a new sequence number and ends well even if its Close Session was lost,
+    and a BMC takes an older number that it has not seen (IPMI 2.0, 6.12.13); SNMP agents repeat after 1 s as well.
     """
     return agent in TCP
 

@@ -7,6 +7,7 @@ What may go wrong in the world is a value wherever a decision depends on it; the
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 
 
 class PairguardError(Exception):
@@ -44,6 +45,17 @@ def exit_code(error: PairguardError) -> int:
     """What a daemon that cannot start ends with: 75 (EX_TEMPFAIL, sysexits.h) for what may mend itself, so systemd
     tries again for ever; 89 for settings and damaged files, which only a person mends, so it does not."""
     return 75 if isinstance(error, Unavailable) else 89
+
+
+def refusals(parts: Iterable[tuple[str, Callable[[], object]]]) -> list[tuple[str, PairguardError]]:
+    """What each part, tried by itself, ends with; nothing for those that end well."""
+    found = []
+    for name, build in parts:
+        try:
+            build()
+        except PairguardError as error:
+            found.append((name, error))
+    return found
 
 
 def closed_to_us(error: BaseException) -> bool:

@@ -230,10 +230,10 @@ def hold(
     such pair; 85 no guard answers.
     """
     from guard.cli import wiring
+    from guard.cli.values import duration
 
-    guard = own_guard(
-        wiring.load(config), "hold", f"pairguard hold --for {lease:g}s --reason {shlex.quote(reason)}", pairs
-    )
+    again = f"pairguard hold --for {duration(lease)} --reason {shlex.quote(reason)}"
+    guard = own_guard(wiring.load(config), "hold", again, pairs)
     if not reason.strip():
         raise click.BadParameter("say why", param_hint="--reason")
     if lease <= 0:

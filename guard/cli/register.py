@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,6 @@ def _of_the_pair(guard: GuardSettings, preferred: str) -> None:
 
 def _made_keys(loaded: Loaded) -> dict[str, Any]:
     """Make what is missing of this party's key pair; which public keys of the others are missing."""
-    from guard import wire
     from guard.core.messages import ARBITER
 
     settings = loaded.guard or loaded.witness
@@ -71,15 +71,52 @@ def _made_keys(loaded: Loaded) -> dict[str, Any]:
             folder.mkdir(parents=True, exist_ok=True, mode=0o755)
         except OSError as error:
             raise SettingsError(f"cannot make the folder for {private}", error.strerror or str(error)) from error
-        if public.exists():  # of a key that is gone: nobody could sign for it any more
-            replaced = public.rename(public.with_name(f"{public.name}.old"))
-        wire.generate(private, public)
+        replaced = _generated(private, public)
         created = True
     elif not public.exists():
         _publish(private, public)
     missing = [name for name in needed if not (folder / f"{name}.pub").is_file()]
     made = {"party": party, "created": created, "private": str(private), "public": str(public), "missing": missing}
     return {**made, "replaced": None if replaced is None else str(replaced)}
+
+
+def _generated(private: Path, public: Path) -> Path | None:
+    """A new key pair, made beside and then put in place. A public key of a private one that is gone is kept: where.
+
+    Whatever fails, no key is lost that was there, and the same order again makes the pair.
+    """
+    from guard import wire
+
+    if private.is_symlink():
+        why = f"it is a link to {private.readlink()}, which is not there"
+        raise SettingsError(f"cannot make the key {private}", why, f"mount what it is on; or: rm {private}")
+    new = {path: path.with_name(f"{path.name}.new") for path in (public, private)}
+    try:
+        for each in new.values():
+            each.unlink(missing_ok=True)  # of an order that was broken off: nobody has it
+        wire.generate(new[private], new[public])
+        kept = _kept(public) if public.exists() else None
+        for path, made in new.items():
+            made.replace(path)
+    except OSError as error:
+        why = error.strerror or "it cannot be written"
+        raise SettingsError(
+            f"cannot make the key {private}", why, f"ls -ld {private.parent} {public.parent}"
+        ) from error
+    finally:
+        for each in new.values():
+            with suppress(OSError):
+                each.unlink(missing_ok=True)
+    return kept
+
+
+def _kept(public: Path) -> Path:
+    """A copy under the first name that is free: `.old`, `.old.2` and so on."""
+    names = (public.with_name(f"{public.name}.old{end}") for end in ("", *(f".{n}" for n in range(2, 10_000))))
+    old = next(each for each in names if not each.exists())
+    with old.open("xb") as copy:
+        copy.write(public.read_bytes())
+    return old
 
 
 def _publish(private: Path, public: Path) -> None:

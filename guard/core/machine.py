@@ -213,6 +213,7 @@ def _take(turn: Turn, event: Event) -> None:
             until = after(turn.now, event.wait_s)
             job = AgentJob(event.id, event.action, event.target, turn.now, until)
             turn.put(agents=(*guard.agents, job))
+            turn.soon("look")
             turn.note(
                 "agent-asks", f"the cluster asks to fence {event.target}", action=event.action, wait_s=event.wait_s
             )

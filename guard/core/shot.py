@@ -38,7 +38,8 @@ from guard.core.turn import AgentJob, Guard, HandlerJob, Turn, inhibits, whole
 
 PREFLIGHT_S_MAX = 6.0  # an older reading is no preflight
 READING_S_MAX = 30.0  # a reading that never came back is asked for again
-LOOK_S = 0.5  # DRBD is asked this often while a request waits for what it says
+LOOK_S, LOOK_S_LATE = 0.5, 5.0  # DRBD is asked this often while a request waits for what it says
+LATE_S = 30.0  # what could not be read for so long is not read a moment later: a look costs a process per resource
 UNREAD_S = 2.0  # its tools answer in 0.1 s: after this a handler is told what it waits for
 RETRIED_S = 5.0  # Pacemaker runs a failed agent a second time (pcmk_off_retries 2), 1.7 s later by measurement
 
@@ -67,7 +68,10 @@ def _look(turn: Turn) -> None:
         Link.UNKNOWN is r.link or (r.link is not Link.DOWN and (Disk.UNKNOWN is r.disk or r.generations is None))
         for r in guard.volumes.replicas
     )
-    if (unread or not all(seen_since(guard, job) for job in guard.handlers)) and turn.every("look", LOOK_S):
+    if not unread and all(seen_since(guard, job) for job in guard.handlers):
+        return
+    latest = max([job.since for job in guard.agents] + [job.since for job in guard.handlers])
+    if turn.every("look", LOOK_S if turn.since(latest) < LATE_S else LOOK_S_LATE):
         turn.do(ReadVolumes())
 
 

@@ -1,6 +1,7 @@
 """The guard's hands: each effect of the core carried out on the world, its result brought back as an event.
 
 1. Orders of one kind to one place never overlap; what is asked again meanwhile is dropped, for the core repeats it.
+   Only a look is then taken once more: the one under way may have read its resource before the question.
 2. A hand that meets a bug of ours fails alone: it is paged, and the core hears the failure of what it ordered.
 """
 
@@ -124,6 +125,7 @@ class Acting:
         self._outbox: asyncio.Queue[Send] = asyncio.Queue(maxsize=OUTBOX_MAX)
         self._group: asyncio.TaskGroup | None = None
         self._busy: set[str] = set()
+        self._look_again = False  # asked for while one ran, which may have read its resource already
         self._early: list[Effect] = []
 
     async def run(self) -> None:
@@ -159,6 +161,7 @@ class Acting:
             case ReadPower(token, target, delay_s):
                 self._start(f"power:{token}", self._read_power(token, target, delay_s), PowerRead(token, Power.UNKNOWN))
             case ReadVolumes():
+                self._look_again = "look" in self._busy
                 self._start("look", self._look())
             case Fire(intent, action, target, start_by):
                 self._start(f"fire:{intent}", self._shot(intent, self._fire(intent, action, target, start_by)))
@@ -235,7 +238,11 @@ class Acting:
         self._put(PowerRead(token, power))
 
     async def _look(self) -> None:
-        self._put(SawVolumes(await self._world.replication.read()))
+        while True:
+            self._put(SawVolumes(await self._world.replication.read()))
+            if not self._look_again:
+                return
+            self._look_again = False
 
     async def _shot(self, intent: str, work: Coroutine[Any, Any, None]) -> None:
         if await self._met_a_bug("fire", work):

@@ -43,7 +43,7 @@ from guard.daemon.control import Asking
 from guard.daemon.loop import Loop
 from guard.daemon.memory import remembered
 from guard.daemon.watching import Watching
-from guard.errors import PairguardError, SettingsError
+from guard.errors import PairguardError, SettingsError, refusals
 from guard.events import Emit
 from guard.ports import (
     Bus,
@@ -308,12 +308,7 @@ async def trial(settings: GuardSettings, clock: Clock) -> list[tuple[str, Pairgu
     engine = snmp_engine.build_engine() if settings.switch else None
     for number, switch in enumerate(settings.switch, 1):
         parts.append((f"switch (number {number})", partial(_switch, switch, settings, engine, clock)))
-    found = []
-    for key, build in parts:
-        try:
-            build()
-        except PairguardError as error:
-            found.append((key, error))
+    found = refusals(parts)
     if engine is not None:
         snmp_engine.close_engine(engine)
     return found

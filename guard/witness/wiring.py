@@ -17,7 +17,7 @@ from guard.adapters.inbox import told
 from guard.adapters.systemd import SystemdNotifier
 from guard.core.inhibits import shown_inhibits
 from guard.core.messages import ARBITER
-from guard.errors import PairguardError, Refused
+from guard.errors import PairguardError, Refused, refusals
 from guard.events import plain
 from guard.ports import Clock, Delivery
 from guard.settings import WitnessSettings
@@ -80,13 +80,7 @@ async def trial(
 
     parts: list[tuple[str, Callable[[], object]]] = [("bus.tls", partial(buses.secured, settings.bus)), ("bus", bus)]
     parts += [(f"paths.{name}", partial(folders.makeable, path)) for name, path in settings.paths]
-    found = []
-    for key, build in parts:
-        try:
-            build()
-        except PairguardError as error:
-            found.append((key, error))
-    return found
+    return refusals(parts)
 
 
 def _reader(arbiter: Arbiter, bus: buses.RunningBus, site: str, clock: Clock) -> Any:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from guard.cli.options import DURATION
 from guard.cli.orders import armed, held_on_both, lacking, may_now
 from guard.cli.render import when
 from guard.errors import Unavailable
@@ -387,3 +389,12 @@ def test_orders_belong_on_a_node(folder: Path, command: str, code: int) -> None:
     file = folder / "witness.toml"
     file.write_text(f'site = "lab"\n[keys]\nprivate = "{folder}/k/p.pem"\npublic_dir = "{folder}/k"\n')
     assert pairguard(*command.split(), config=file).exit_code == code
+
+
+@pytest.mark.parametrize("lease", ["1000000s", "300h", "3600.5s", "30m"])
+def test_the_command_that_a_refusal_names_is_one(folder: Path, config: Path, lease: str) -> None:
+    """In seconds it was written as 1e+06s, which the very same command refuses."""
+    refused = pairguard("hold", "fs9", "--for", lease, "--reason", "x", config=config)
+    assert refused.exit_code == 84
+    [word] = re.findall(r"--for (\S+)", refused.stderr)
+    assert DURATION.convert(word, None, None) == DURATION.convert(lease, None, None)

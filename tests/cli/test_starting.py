@@ -280,6 +280,43 @@ def test_a_damaged_private_key_is_told_in_our_words(folder: Path, config: Path) 
     assert faults(config) == []
 
 
+def test_each_public_key_that_is_replaced_is_kept(folder: Path, config: Path) -> None:
+    """The second time as well: what partners still hold must be recognisable."""
+    public, before = folder / "keys" / "public" / "fs1a.pub", []
+    for _ in range(3):
+        before.append(public.read_bytes())
+        (folder / "keys" / "private.pem").unlink()
+        assert pairguard("init", "--keys", config=config).exit_code == 0
+        assert faults(config) == []
+    names = ("fs1a.pub.old", "fs1a.pub.old.2", "fs1a.pub.old.3")
+    assert [(public.parent / name).read_bytes() for name in names] == before
+    assert not list(folder.rglob("*.new"))
+
+
+@pytest.mark.parametrize("what", ["a link to what is not mounted", "the public folder is full", "the private one is"])
+def test_a_key_that_cannot_be_made_costs_none_that_is_there(folder: Path, config: Path, what: str) -> None:
+    """89, and everything is as it was; once the reason is gone the same order makes the pair."""
+    private, public = folder / "keys" / "private.pem", folder / "keys" / "public" / "fs1a.pub"
+    before = public.read_bytes()
+    private.unlink()
+    in_the_way = public if "public" in what else private
+    in_the_way = in_the_way.with_name(f"{in_the_way.name}.new")
+    if "link" in what:
+        private.symlink_to(folder / "not-mounted" / "private.pem")
+    else:
+        (in_the_way / "full").mkdir(parents=True)
+    failed = pairguard("init", "--keys", config=config)
+    assert failed.exit_code == 89
+    fits(failed.stderr)
+    assert public.read_bytes() == before
+    assert not private.exists()
+    assert [path.name for path in public.parent.glob("fs1a.*") if path.is_file()] == ["fs1a.pub"]
+    private.unlink(missing_ok=True)
+    shutil.rmtree(in_the_way, ignore_errors=True)
+    assert pairguard("init", "--keys", config=config).exit_code == 0
+    assert faults(config) == []
+
+
 def test_a_private_key_that_others_could_read_is_to_be_renewed(folder: Path, config: Path) -> None:
     """The command with owner and mode, and that it is no secret any more; where nobody could read it, only the mode."""
     private = folder / "keys" / "private.pem"

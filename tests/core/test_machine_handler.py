@@ -251,3 +251,20 @@ def test_what_could_not_be_read_is_read_again(unread) -> None:
     whole = {name: getattr(known, name) for name in unread}
     good, _ = run(guard, read(guard, after(now, 0.3), **whole), after(now, 0.4))
     assert not of(run(good, Tick(), after(now, 1.0))[1], ReadVolumes)
+
+
+def test_what_stays_unreadable_is_looked_at_less_often() -> None:
+    """Each look is some processes a resource; a node of which DRBD hangs for hours must not be kept busy by us."""
+    guard, now, _ = asks()
+    guard, _ = run(guard, read(guard, after(now, 0.1), disk=Disk.UNKNOWN), after(now, 0.2))
+    looks = []
+    for tick in range(1, 601):
+        at = after(now, tick / 10)
+        guard, effects = run(replace(guard, acked=at), Tick(), at)
+        looks += [tick / 10] * len(of(effects, ReadVolumes))
+    early, late = [at for at in looks if at <= 30], [at for at in looks if at > 30]
+    assert len(early) >= 55
+    assert len(late) in (5, 6, 7)
+    at = after(now, 61)
+    _, effects = run(replace(guard, acked=at), HandlerAsks("h2", "r0"), at)
+    assert of(effects, ReadVolumes), "who asks now waits for no such pause"

@@ -240,20 +240,31 @@ async def test_an_earlier_guards_shot_that_does_not_die_is_ended_as_soon_as_it_d
 
 @pytest.mark.asyncio
 async def test_drbd_is_read_anew_when_the_core_wants_to_know() -> None:
-    """What was read comes back as any look does, once for orders that overlap."""
+    """What was read comes back as any look does. Looks never overlap: whatever is asked for while one runs is one more,
+    for that one may have read its resource before the question."""
 
     class Disks(Bench):
+        reads = 0
+
         async def read(self) -> Volumes:
+            self.reads += 1
+            now = self.reads
             await asyncio.sleep(0.01)
-            return Volumes(Instant(7), ())
+            assert now == self.reads, "they never overlap"
+            return Volumes(Instant(now), ())
 
     bench = Disks()
     async with bench.hands() as acting:
         acting.carry_out(ReadVolumes())
+        await until(lambda: bench.reads == 1, "it is being read")
         acting.carry_out(ReadVolumes())
-        await until(lambda: bool(bench.events), "it was read")
+        acting.carry_out(ReadVolumes())
+        await until(lambda: len(bench.events) == 2, "it was read, and once more")
         await asyncio.sleep(0.05)
-    assert bench.events == [SawVolumes(Volumes(Instant(7), ()))]
+        acting.carry_out(ReadVolumes())
+        await until(lambda: len(bench.events) == 3, "asked for anew")
+        await asyncio.sleep(0.05)
+    assert bench.events == [SawVolumes(Volumes(Instant(number), ())) for number in (1, 2, 3)]
 
 
 FAR = Instant(2**62)
