@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from guard.core.instant import Age, Instant
+from guard.core.instant import Instant
 
 
 class Disk(StrEnum):
@@ -307,13 +307,3 @@ class Sign:
     text: str
     port: str | None = None
     standing: bool = False  # True: lasts until a matching all-clear; False: an event, over at once
-
-
-@dataclass(frozen=True, slots=True)
-class WriteAges:
-    """Time since the last write that counts, per resource; absent = never sampled (unknown)."""
-
-    by_resource: tuple[tuple[str, Age], ...] = ()
-
-    def of(self, resource: str) -> Age | None:
-        return next((age for name, age in self.by_resource if name == resource), None)

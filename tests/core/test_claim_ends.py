@@ -18,7 +18,6 @@ from scene import (
     sent,
     trying,
     with_ack,
-    with_register,
     with_replicas,
 )
 
@@ -282,32 +281,3 @@ def test_a_try_claims_like_a_real_one_also_under_a_hold(reason: str | None) -> N
         assert after_it.dry == jobs
     for idle in (guard, replace(guard, dry=jobs, attempt=Attempt("n", "fence", "a", now))):
         assert done(idle, now, claiming.dry_runs) == (idle, ())
-
-
-GATHERS = {  # of a guard whose peer fell silent: does it let the arbiter gather?
-    "silent": (lambda g, now: g, True),
-    "never whole since its start": (lambda g, now: replace(g, ever_whole=False), False),
-    "a claim is under way": (lambda g, now: replace(g, attempt=Attempt("n", "fence", "a", now)), False),
-    "no session": (lambda g, now: remembering(g, session=None), False),
-    "a member": (lambda g, now: replace(g, members=replace(g.members, peer_member=True)), False),
-    "the arbiter is silent": (lambda g, now: replace(g, acked=after(now, -2.001)), False),
-    "another store": (lambda g, now: replace(g, store_doubted=True), False),
-    "it promised": (lambda g, now: remembering(g, promise="a promise"), False),
-    "it is yielding": (lambda g, now: replace(g, yielding="y"), False),
-    "the era is won": (lambda g, now: with_register(g, winner="B"), False),
-    "no register": (lambda g, now: with_ack(g, register=None), False),
-    "the arbiter never spoke": (lambda g, now: replace(g, ack=None), False),
-}
-
-
-@pytest.mark.parametrize("what", GATHERS)
-def test_a_silent_peer_lets_the_arbiter_gather(what: str) -> None:
-    """Every 2 s; as for a fence, and nothing is committed by it."""
-    changed, gathers = GATHERS[what]
-    guard, now = asked()
-    first, effects = done(changed(replace(guard, ever_whole=True), now), now, claiming.gather)
-    assert [(c.purpose, c.gather, len(c.nonce)) for c in sent(effects, Claim)] == [("fence", True, 32)] * gathers
-    for seconds, again in ((1.999, 0), (2.0, int(gathers))):
-        at = after(now, seconds)
-        later = replace(first, acked=at if what != "the arbiter is silent" else first.acked)
-        assert len(sent(done(later, at, claiming.gather)[1], Claim)) == again

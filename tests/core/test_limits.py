@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from guard.core.altered import altered, with_changed
+from guard.core.attest import Halves
+from guard.core.evidence import SHOTS_UNREAD, ClusterView, Up, unseen_cluster
 from guard.core.instant import NS_PER_S, Age, Instant, after, elapsed_s
 from guard.core.policy import Policy
 
@@ -88,3 +90,26 @@ def test_an_altered_state_is_another_with_the_same_fields() -> None:
         assert type(new) is State
     with pytest.raises(TypeError, match=r"^a State has no \['third'\]$"):
         altered(old, second=3, third=4)
+
+
+@pytest.mark.parametrize("controller", Up)
+def test_a_cluster_that_could_not_be_read_is_not_ours_to_touch(controller: Up) -> None:
+    """A person's maintenance may stand, and a shot may be queued."""
+    unseen = ClusterView(
+        at=Instant(7),
+        controller=controller,
+        peer_controller=Up.UNKNOWN,
+        maintenance=None,
+        ours=None,
+        persons_maintenance=True,
+        managed=None,
+        failed_stop=False,
+        pending=(SHOTS_UNREAD,),
+    )
+    assert unseen_cluster(Instant(7), controller) == unseen
+    assert unseen_cluster(Instant(7)).controller is Up.UNKNOWN
+
+
+def test_a_lost_connection_takes_both_halves_along() -> None:
+    """The count of connections and the boot stay."""
+    assert Halves("boot", 3, "mine", "peers", True).lost() == Halves("boot", 3, None, None, False)
