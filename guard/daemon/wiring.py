@@ -290,7 +290,8 @@ def device(fence: Fence) -> DeviceSettings:
             "what it sends may act at any time later, so an era that used it can never be closed",
             "use a device with sessions (RMCP+, TCP, SNMPv3), or set accept_unbounded = true knowing that",
         )
-    return DeviceSettings(fence.delegate, dict(fence.options), horizon, fence.timeout, one_stream(fence.delegate))
+    stream = fence.horizon == "auto" and one_stream(fence.delegate)  # who names a horizon knows of something that waits
+    return DeviceSettings(fence.delegate, dict(fence.options), horizon, fence.timeout, stream)
 
 
 async def trial(settings: GuardSettings, clock: Clock) -> list[tuple[str, PairguardError]]:

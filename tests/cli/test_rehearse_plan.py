@@ -217,8 +217,8 @@ def test_a_plan_that_was_edited_since_is_another_plan(sealed: Site) -> None:
 
 def test_a_broken_rule_ends_with_89_and_is_never_verified(site: Site) -> None:
     """The record is kept and sealed all the same: it says what broke, and where its story is."""
-    slow = site.survey("slow.json", {"limits.corr": 1.6, "limits.answer": 1.7})
-    site.plan.write_text(PLAN.replace("agg2", "fs1b").replace("process-restart", "reboot"))
+    slow = site.survey("slow.json", {"limits.corr": 5.0, "limits.answer": 5.1})
+    site.plan.write_text(PLAN.replace("agg2", "fs1a").replace("process-restart", "reboot"))
     done = site.play(survey=slow)
     fits("\n".join(line for line in done.stdout.splitlines() if not line.startswith("replay: ")))
     assert done.exit_code == 89

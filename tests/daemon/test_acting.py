@@ -42,8 +42,10 @@ from guard.core.step import (
 )
 from guard.daemon import acting as hands
 from guard.daemon.acting import Acting, Waiting, World
+from guard.daemon.wiring import device
 from guard.errors import InvariantBroken, Unavailable
 from guard.ports import DeviceSettings, ShotResult
+from guard.settings import Fence
 from tests.adapters.bus_contract import until
 
 SHOT = PendingShot("b", "reboot", "pacemaker-controld.1", "a", "pending")
@@ -336,3 +338,20 @@ async def test_a_broken_invariant_in_a_hand_ends_the_guard() -> None:
         await asyncio.wait_for(running, 20)
     assert caught.value.subgroup(InvariantBroken) is not None
     assert bench.logged == []
+
+
+@pytest.mark.parametrize(
+    ("delegate", "horizon", "stream", "horizon_s"),
+    [
+        ("fence_redfish", "auto", True, 120.0),
+        ("fence_redfish", "300s", False, 300.0),
+        ("fence_ipmilan", "auto", False, 75.0),
+    ],
+)
+def test_a_shot_drains_at_once_only_by_an_agent_that_is_known_for_it(
+    delegate: str, horizon: str, stream: bool, horizon_s: float
+) -> None:
+    """S4: who names a horizon knows of something that may wait longer, in a manager's queue for example."""
+    fence = Fence.model_validate({"delegate": delegate, "options": {"lanplus": "1"}, "horizon": horizon})
+    made = device(fence)
+    assert (made.stream, made.horizon_s) == (stream, horizon_s)
