@@ -38,13 +38,13 @@ OPEN = ("not checked", "check was interrupted by user")
 def prose(node: cst.CSTNode | None) -> bool:
     """A text for people: no reason code and no key has a blank."""
     match node:
-        case cst.SimpleString() | cst.ConcatenatedString():
+        case cst.SimpleString():
             return isinstance(node.evaluated_value, str) and " " in node.evaluated_value
         case cst.FormattedString(parts=parts):
             return any(isinstance(part, cst.FormattedStringText) and " " in part.value for part in parts)
         case cst.IfExp(body=body, orelse=orelse):
             return prose(body) or prose(orelse)
-        case cst.BinaryOperation(left=left, right=right):
+        case cst.ConcatenatedString(left=left, right=right) | cst.BinaryOperation(left=left, right=right):
             return prose(left) or prose(right)
         case _:
             return False

@@ -11,6 +11,7 @@ from guard.core.altered import altered, with_changed
 from guard.core.attest import Halves
 from guard.core.evidence import SHOTS_UNREAD, ClusterView, Up, unseen_cluster
 from guard.core.instant import NS_PER_S, Age, Instant, after, elapsed_s
+from guard.core.messages import SessionHalf
 from guard.core.policy import Policy
 
 RELATIONS: list[tuple[dict[str, float], dict[str, float], str]] = [  # just right, just wrong, what is named
@@ -113,3 +114,14 @@ def test_a_cluster_that_could_not_be_read_is_not_ours_to_touch(controller: Up) -
 def test_a_lost_connection_takes_both_halves_along() -> None:
     """The count of connections and the boot stay."""
     assert Halves("boot", 3, "mine", "peers", True).lost() == Halves("boot", 3, None, None, False)
+
+
+def test_a_new_connection_draws_a_half_and_keeps_what_the_peer_said_before() -> None:
+    """It is said until the peer has it; the peer has it once it repeats it."""
+    new = Halves("boot", 3, None, "early", False).connected("mine")
+    assert new == Halves("boot", 4, "mine", "early", False)
+    assert new.said() == SessionHalf("boot", 4, "mine", "early")
+    assert Halves("boot", 4, "mine", None, False).said() == SessionHalf("boot", 4, "mine", "")
+    assert Halves("boot", 4, None, "early", False).said() is None
+    for seen, echoed in (("mine", True), ("older", False), ("", False)):
+        assert new.heard(SessionHalf("boot-B", 9, "theirs", seen)) == Halves("boot", 4, "mine", "theirs", echoed)

@@ -52,12 +52,12 @@ def test_what_an_earlier_guard_left_drains_from_the_start_of_this_one() -> None:
     guard, now = of_a_whole_pair("B")
     boot, at = guard.boot_id, after(now, 3.0)
     intents = {
+        "lives": intent(now, id="lives", spawned=True, boot_id="old", drained=at),
         "not sent": intent(now, id="not sent", boot_id=boot),
         "drained": intent(now, id="drained", spawned=True, boot_id=boot, drained=at),
         "no end": intent(now, id="no end", spawned=True, boot_id=boot),
         "another boot": intent(now, id="another boot", spawned=True, boot_id="old", drained=at),
         "unbounded": intent(now, id="unbounded", spawned=True, boot_id=boot, horizon_s=None),
-        "lives": intent(now, id="lives", spawned=True, boot_id="old", drained=at),
     }
     guard = remembering(guard, intents=tuple(intents.values()))
     for horizon_s in (75.0, None):

@@ -294,7 +294,8 @@ def test_what_the_last_pair_takes_along_when_it_is_whole_again() -> None:
     assert whole_again(seen, "p3", LATER) is seen
     less = whole_again(seen, "p0", LATER)
     assert less == replace(seen, reports={"p1": LATER, "p2": LATER}, waiting={"p1": waits["p1"]})
-    over = whole_again(whole_again(less, "p1", LATER), "p2", LATER)
+    left = replace(whole_again(less, "p1", LATER), waiting=waits)
+    over = whole_again(left, "p2", LATER)
     assert (over.reports, over.storm_since, over.waiting, over.turns) == ({}, None, {}, {})
     assert (over.let_out_at, over.let_out_pair) == (None, "")
     assert over.troubled_at == seen.troubled_at

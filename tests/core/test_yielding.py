@@ -222,6 +222,7 @@ def test_what_is_left_suspended_is_resumed_every_second_but_for_a_cut_primary(ro
     free = with_replicas(remembering(guard, promise=None), role=role, link=link)
     first, effects = done(free, now, yielding.ask_promise)
     assert len(of(effects, ResumeWrites)) == resumes
+    assert ("resume" in first.due) is resumes
     assert of(done(first, after(now, 0.999), yielding.ask_promise)[1], ResumeWrites) == []
     assert len(of(done(first, after(now, 1.0), yielding.ask_promise)[1], ResumeWrites)) == resumes
     for idle in (remembering(free, suspended=False), replace(free, yielding="m"), replace(free, volumes=None)):
@@ -237,6 +238,7 @@ def test_what_became_of_the_claim_is_asked_every_second() -> None:
     assert (send.to, send.message, send.expires_s) == ("arbiter", AskNonce(send.message.nonce, "n", 3), 1.0)
     assert len(send.message.nonce) == 32
     assert suspends(effects) == []
+    assert "ask-nonce" in first.due
     assert of(done(first, after(now, 0.999), yielding.ask_promise)[1], Send) == []
     assert len(of(done(first, after(now, 1.0), yielding.ask_promise)[1], Send)) == 1
 
@@ -256,6 +258,7 @@ def test_while_a_promise_stands_what_may_write_is_suspended(suspended, link, aga
     guard, now = promised()
     first, effects = done(with_replicas(guard, suspended=suspended, link=link), now, yielding.ask_promise)
     assert suspends(effects) == ["n"] * again
+    assert ("suspend" in first.due) is again
     assert suspends(done(first, after(now, 0.999), yielding.ask_promise)[1]) == []
     assert suspends(done(first, after(now, 1.0), yielding.ask_promise)[1]) == ["n"] * again
     assert suspends(done(replace(guard, volumes=None), now, yielding.ask_promise)[1]) == []
