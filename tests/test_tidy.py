@@ -353,3 +353,12 @@ def test_the_rules_find_what_they_forbid() -> None:
     assert not MACHINE.search("${prefix}/workers".replace("/workers", "/etc"))
     assert REGISTRY.search("https://pypi.org/simple")
     assert dotted(ast.parse("datetime.datetime.now", mode="eval").body) in CLOCKS
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    """The folders are no packages: pytest takes the second one for the first and stops before any test."""
+    seen: dict[str, list[str]] = {}
+    for path in files(".py"):
+        if path.name.startswith("test_"):
+            seen.setdefault(path.name, []).append(name_of(path))
+    clean(f"{' and '.join(sorted(names))} share a name" for names in seen.values() if len(names) > 1)
