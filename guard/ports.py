@@ -158,7 +158,7 @@ class DeviceSettings:
     options: Mapping[str, str]
     horizon_s: float | None  # H(device): how long after an agent's death its packets may still act; None = unbounded
     timeout_s: float = 20.0  # T_shot
-    stream: bool = False  # one TCP connection: once it is closed and the effect was seen, no copy of a command is left
+    stream: bool = False  # TCP, each command answered before the next: once the effect was seen no copy of one is left
 
 
 class PowerReader(Protocol):

@@ -191,6 +191,9 @@ def _deed(purpose: str, target: str) -> str:
     return f"fence {target}" if purpose == "fence" else f"go on without {target}"
 
 
+READ_BACK_S = 60.0  # a lease is counted down while `hold` is under way and waits, in steps of 10 s
+
+
 def at_the_arbiter(guard: GuardSettings) -> str:
     """What to look at where the arbiter is silent. The broker runs beside it (configs/mosquitto)."""
     where = "" if guard.bus.host in ("127.0.0.1", "::1") else f" ({guard.bus.host})"
@@ -257,6 +260,8 @@ async def _held(
         )
     in_force = said.get("data") or {}  # of a hold that stood already: its own lease and reason
     done, row = await _until(guard, held_on_both, wait_s)
+    if not in_force and not isinstance(row, PairguardError):
+        in_force = another(row, f"person:{said.get('key')}", lease_s - wait_s) or {}
     missing = [] if done else lacking(row)
     state = None if isinstance(row, PairguardError) else (row.get("hold") or {}).get("state")
     verified = {} if isinstance(row, PairguardError) else (row.get("hold") or {}).get("verified") or {}
@@ -277,6 +282,14 @@ async def _held(
         ],
     }
     return data, GO if done else PARTIAL
+
+
+def another(row: Mapping[str, Any], name: str, lease_s: float) -> Mapping[str, Any] | None:
+    """The hold that stands under this key, if it ends before `lease_s` is over: then it was opened at the other node a
+    moment before ours, and both are one, with its lease."""
+    own = next((each for each in _inhibits(row) if each.get("id") == name and not each.get("ended")), None)
+    left_s = None if own is None else own.get("lease_s")
+    return own if left_s is not None and left_s < lease_s - READ_BACK_S else None
 
 
 def held_on_both(row: Mapping[str, Any]) -> bool:

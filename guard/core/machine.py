@@ -114,8 +114,8 @@ def start(
     """A guard at its start (law 3). The shell has killed and emptied the shot cgroups before, all but those of `stuck`
     (ids of intents): a process there does not die yet, and `ShotEnded` comes once it has.
 
-    `horizon_s` is H of the peer's fence device, None = unbounded; `stream`: its agent speaks to it in one TCP
-    connection, so nothing is left of a shot whose effect it has seen. `memory` None: this node never had a guard.
+    `horizon_s` is H of the peer's fence device, None = unbounded; `stream`: its agent speaks TCP, each
+    command answered before the next, so nothing is left of a shot whose effect it has seen. `memory` None: this node never had a guard.
     `torn`: a record after this memory may have been lost, so it is taken as one that was put back from a copy.
     `seed` is at least 128 random bits.
     """

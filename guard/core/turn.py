@@ -135,7 +135,7 @@ class Guard:
     started: Instant
     memory: Memory
     horizon_s: float | None = None  # H of the peer's fence device; None = unbounded
-    stream: bool = False  # its agent uses one TCP connection
+    stream: bool = False  # its agent speaks TCP, each command answered before the next
     switching: str | None = None  # token of the power reading before the peer is switched on
     unread_power: int = 0  # how many of these failed in a row
     switched_on: int = 0  # how often it was switched on since

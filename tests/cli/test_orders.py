@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from guard.cli.options import DURATION
-from guard.cli.orders import armed, held_on_both, lacking, may_now
+from guard.cli.orders import another, armed, held_on_both, lacking, may_now
 from guard.cli.render import when
 from guard.errors import Unavailable
 from guard.wire import load_private, load_public
@@ -398,3 +398,12 @@ def test_the_command_that_a_refusal_names_is_one(folder: Path, config: Path, lea
     assert refused.exit_code == 84
     [word] = re.findall(r"--for (\S+)", refused.stderr)
     assert DURATION.convert(word, None, None) == DURATION.convert(lease, None, None)
+
+
+@pytest.mark.parametrize(("left_s", "told"), [(600.0, True), (3590.0, False), (None, False)])
+def test_a_hold_that_became_one_with_a_shorter_one_says_whose_lease_counts(left_s: float | None, told: bool) -> None:
+    """One --key at both nodes at once: the first stands for both. "Held for 1 h" would be believed, and be false."""
+    ours = {"id": "person:k", "lease_s": left_s, "reason": "r"}
+    row = {"hold": {"inhibits": [ours, {"id": "person:x", "lease_s": 1.0}]}}
+    assert (another(row, "person:k", 3600.0) is not None) == told
+    assert another(row, "person:unknown", 3600.0) is None
