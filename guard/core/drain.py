@@ -1,9 +1,9 @@
 """What a shot may still do after its agent has ended, and what waits for that (DESIGN.md section 4, Shot).
 
 1. A shot is drained now if nothing was sent, or if its agent saw the effect, ended by itself with nothing left, and
-   speaks TCP, each command answered before the next. Else H(device) after its end. A clean end alone shows only that its sender is gone:
-   a datagram is repeated until one copy is answered, and the first may lie in the frozen network; a command whose
-   effect the agent did not see may yet be carried out.
+   speaks TCP, each command answered before the next. Else H(device) after its end. A clean end alone shows only that
+   its sender is gone: a datagram is repeated until one copy is answered, and the first may lie in the frozen network;
+   a command whose effect the agent did not see may yet be carried out.
 2. A device without a bound was accepted by name, with what that means: a shot that its agent saw succeed counts as
    drained after `ACCEPTED_S`, any other one never by waiting; then a person is paged.
 3. A peer that was shot to be rebooted is switched on once nothing can switch it off again, if it has read off all the

@@ -115,7 +115,8 @@ def start(
     (ids of intents): a process there does not die yet, and `ShotEnded` comes once it has.
 
     `horizon_s` is H of the peer's fence device, None = unbounded; `stream`: its agent speaks TCP, each
-    command answered before the next, so nothing is left of a shot whose effect it has seen. `memory` None: this node never had a guard.
+    command answered before the next, so nothing is left of a shot whose effect it has seen. `memory` None: this node
+    never had a guard.
     `torn`: a record after this memory may have been lost, so it is taken as one that was put back from a copy.
     `seed` is at least 128 random bits.
     """
