@@ -1,61 +1,78 @@
 """The recorded runs: every scenario at its full number of seeds, in chunks, over as many sessions as it takes.
 
 `python -m tests.rehearsal.campaign --out DIR [--minutes N]` goes on where the last one stopped: each chunk is a line of
-DIR/campaign.jsonl with its seeds, commit and figures. Only lines of the very code that is here are counted, so a change
-of a decision, or of the world, begins anew. `--report` only sums up. Exit code 1 if a rule or a promise was broken.
+the record with its seeds, commit and figures. The record is kept with the code. Only lines of the very decisions that
+are here (guard/core, comments and docstrings aside) and of the same scenario are counted, so a change of a decision
+begins anew. The world around them may have grown since: its commits are named. `--report` only sums up.
+Exit code 1 if a rule or a promise was broken.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import json
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from guard.rehearsal.scenario import names
 
 ROOT = Path(__file__).resolve().parents[2]
+RECORD = Path(__file__).with_suffix(".jsonl")
 GOAL = {"github-2012": 82_000}
 """Runs. github-2012 has 12.3 pair-freezes a run: a million of them."""
 GOAL_OTHERS = 10_000
-CHUNK = {"github-2012": 250, "rack-power": 20, "target-2018": 10}
+CHUNK = {"github-2012": 500, "rack-power": 200, "target-2018": 50}
 """Runs between two lines of the record: what is lost if a session ends, a minute or two."""
-CHUNK_OTHERS = 250
+CHUNK_OTHERS = 1_000
 
 
 def goal(name: str) -> int:
     return GOAL.get(name, GOAL_OTHERS)
 
 
-def code(root: Path = ROOT) -> str:
-    """Of everything that decides and of the world that it is driven in."""
-    sums = hashlib.sha256()
-    for folder in ("guard/core", "guard/rehearsal"):
-        for path in sorted((root / folder).rglob("*")):
-            if path.suffix in (".py", ".toml"):
-                sums.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+def code(scenario: str, root: Path = ROOT) -> str:
+    """Of everything that decides, and of what is done to it. Words about the code are no code."""
+    sums = hashlib.sha256((root / "guard/rehearsal/catalogue" / f"{scenario}.toml").read_bytes())
+    for path in sorted((root / "guard/core").rglob("*.py")):
+        sums.update(f"{path.relative_to(root)}\0".encode() + bare(path.read_text(encoding="utf-8")).encode())
     return sums.hexdigest()[:12]
 
 
-def lines(record: Path, now: str) -> list[dict[str, Any]]:
-    """What was recorded of this code; a last line that a crash cut short is played again."""
+def bare(source: str) -> str:
+    """Python without comments, docstrings and layout."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = [each for each in node.body if not _text(each)] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def lines(record: Path, now: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What was recorded of this code (`now`: scenario -> code); a last line that a crash cut short is played again."""
     found = []
     for text in record.read_text(encoding="utf-8").splitlines() if record.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
             continue
-        found += [line] if line["code"] == now else []
+        found += [line] if line["code"] == now.get(line["scenario"]) else []
     return found
 
 
-def next_chunk(done: Iterable[dict[str, Any]], wanted: Iterable[str]) -> tuple[str, int, int] | None:
+def next_chunk(
+    done: Iterable[dict[str, Any]], wanted: Iterable[str], size: int | None = None
+) -> tuple[str, int, int] | None:
     """Scenario, first seed and runs of what is furthest behind; None: all is played."""
     played = Counter[str]()
     for line in done:
@@ -64,7 +81,7 @@ def next_chunk(done: Iterable[dict[str, Any]], wanted: Iterable[str]) -> tuple[s
     if not behind:
         return None
     name = min(behind, key=lambda each: played[each] / goal(each))
-    return name, played[name] + 1, min(CHUNK.get(name, CHUNK_OTHERS), goal(name) - played[name])
+    return name, played[name] + 1, min(size or CHUNK.get(name, CHUNK_OTHERS), goal(name) - played[name])
 
 
 def play(name: str, seed: int, runs: int, out: Path, now: str, workers: int | None) -> dict[str, Any]:
@@ -129,20 +146,22 @@ def report(done: list[dict[str, Any]]) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.rehearsal.campaign", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the record and of transcripts")
+    parser.add_argument("--out", type=Path, required=True, help="folder for transcripts of what broke")
+    parser.add_argument("--record", type=Path, default=RECORD, help="the lines of earlier sessions, and of this one")
     parser.add_argument("--minutes", type=float, help="end after the chunk in which these are over")
     parser.add_argument("--only", action="append", choices=names(), help="this scenario, as often as wanted")
     parser.add_argument("--workers", type=int, help="processes (one a core)")
+    parser.add_argument("--chunk", type=int, help="runs of a line")
     parser.add_argument("--report", action="store_true", help="play nothing")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
-    record, now, began = given.out / "campaign.jsonl", code(), time.monotonic()
+    record, now, began = given.record, {name: code(name) for name in names()}, time.monotonic()
     done = lines(record, now)
-    while not given.report and (chunk := next_chunk(done, given.only or names())) is not None:
-        if code() != now:
+    while not given.report and (chunk := next_chunk(done, given.only or names(), given.chunk)) is not None:
+        line = play(*chunk, given.out, now[chunk[0]], given.workers)
+        if code(chunk[0]) != now[chunk[0]]:
             print("the code changed while it was played: begin anew", file=sys.stderr)
             return 1
-        line = play(*chunk, given.out, now, given.workers)
         torn = record.exists() and not record.read_bytes().endswith(b"\n")
         with record.open("a", encoding="utf-8") as out:
             out.write("\n" * torn + json.dumps(line, separators=(",", ":")) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,14 @@ def test_it_goes_on_where_it_stopped_and_tells_what_was_played(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two sessions of one chunk each: the seeds follow one another, and the sum is over both."""
-    words = ["--out", str(tmp_path), "--only", "secondary-death", "--minutes", "0", "--workers", "1"]
-    size = campaign.CHUNK["secondary-death"] = 3
-    try:
-        assert campaign.main(words) == 0
-        with (tmp_path / "campaign.jsonl").open("a") as record:
-            record.write('{"code":"')  # the machine died in the middle of a line
-        assert campaign.main(words) == 0
-    finally:
-        del campaign.CHUNK["secondary-death"]
-    played = campaign.lines(tmp_path / "campaign.jsonl", campaign.code())
+    size, record = 3, tmp_path / "record.jsonl"
+    words = ["--out", str(tmp_path), "--record", str(record), "--only", "secondary-death", "--minutes", "0"]
+    words += ["--workers", "1", "--chunk", str(size)]
+    assert campaign.main(words) == 0
+    with record.open("a") as out:
+        out.write('{"code":"')  # the machine died in the middle of a line
+    assert campaign.main(words) == 0
+    played = campaign.lines(record, {"secondary-death": campaign.code("secondary-death")})
     assert [(each["seed"], each["runs"]) for each in played] == [(1, size), (1 + size, size)]
     said = capsys.readouterr().out
     assert f"| `secondary-death` | {2 * size} | {sum(each['units'] for each in played)} pair-deaths" in said
@@ -44,10 +43,31 @@ def test_only_what_is_furthest_behind_is_played_and_only_what_is_missing() -> No
 def test_lines_of_another_code_and_torn_ones_are_not_counted(tmp_path: Path) -> None:
     """A decision that changed was not rehearsed."""
     record = tmp_path / "campaign.jsonl"
-    record.write_text('{"code":"now","runs":1}\n{"code":"then","runs":1}\n{"code":"now","ru')
-    assert campaign.lines(record, "now") == [{"code": "now", "runs": 1}]
-    for folder in ("guard/core", "guard/rehearsal"):
-        (tmp_path / folder).mkdir(parents=True)
-    before = campaign.code(tmp_path)
-    (tmp_path / "guard/core/verdict.py").write_text("another")
-    assert campaign.code(tmp_path) != before
+    record.write_text(
+        '{"code":"now","scenario":"a","runs":1}\n{"code":"then","scenario":"a","runs":1}\n'
+        '{"code":"now","scenario":"another","runs":1}\n{"code":"now","ru'
+    )
+    assert campaign.lines(record, {"a": "now"}) == [{"code": "now", "scenario": "a", "runs": 1}]
+
+
+def test_a_decision_and_the_scenario_are_the_code_and_words_are_not(tmp_path: Path) -> None:
+    """A docstring put right is no reason to play a million freezes again; an operator put wrong is."""
+    core, scenario = tmp_path / "guard/core/verdict.py", tmp_path / "guard/rehearsal/catalogue/late.toml"
+    for path, text in ((core, 'def f(a):\n    """Says."""\n    return a < 1\n'), (scenario, "pairs = 1")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    before = campaign.code("late", tmp_path)
+    core.write_text('def f(a):\n    """Says more."""\n    return a < 1  # less\n')
+    assert campaign.code("late", tmp_path) == before
+    core.write_text('def f(a):\n    """Says."""\n    return a <= 1\n')
+    assert campaign.code("late", tmp_path) != before
+    core.write_text('def f(a):\n    """Says."""\n    return a < 1\n')
+    scenario.write_text("pairs = 2")
+    assert campaign.code("late", tmp_path) != before
+
+
+def test_nothing_broke_in_what_is_recorded() -> None:
+    """The record that is kept with the code: what README says of it is its sum."""
+    kept = [json.loads(line) for line in campaign.RECORD.read_text(encoding="utf-8").splitlines()]
+    assert kept
+    assert [line for line in kept if line["violations"] or line["unmet"]] == []
