@@ -35,6 +35,7 @@ class Cluster:
 
     node: Node
     token_s: float = 3.0
+    consensus_s: float = 0.0  # from the lost token to the new membership
     join_s: float = 1.5  # of contact until both are one membership
     running: bool = False
     peer_member: bool = False
@@ -220,7 +221,7 @@ class Cluster:
             self.joined_since = self.joined_since if self.joined_since is not None else world.now
         else:
             self.joined_since = None
-        if self.peer_member and not contact and world.now - self.heard > self.token_s * 1e9:
+        if self.peer_member and not contact and world.now - self.heard > (self.token_s + self.consensus_s) * 1e9:
             self._lost()
         self.turning = self.peer_member is not contact
         ready = self.joined_since is not None and world.now - self.joined_since > self.join_s * 1e9

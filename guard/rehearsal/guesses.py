@@ -27,6 +27,7 @@ UNSURE: tuple[Way, ...] = ((), EVERYTHING)
 WORST: Mapping[str, tuple[float | str, str]] = MappingProxyType(
     {
         "token_s": (1.0, "corosync's shortest default (corosync.conf.5): a death is believed earliest"),
+        "consensus_s": (0.0, "no time at all: a death is believed earliest"),
         "ping_s": (10.5, "DRBD's own ping-int and ping-timeout (drbd.conf.5): a cut is seen last"),
         "wait_s": (20.0, "Pacemaker's default for an action (Pacemaker Explained): the agent ends in its claim"),
         "off_timeout_s": (20.0, "the same: the cluster kills the agent in its claim, and asks again"),
@@ -145,6 +146,7 @@ def surroundings(survey: Survey, pair: str, a: str, b: str) -> Surroundings:
     return Surroundings(
         limits=limits(survey),
         token_s=float(_seconds(survey, f"pair.{pair}.token_s")),
+        consensus_s=float(_seconds(survey, f"pair.{pair}.consensus_s")),
         ping_s=max((float(each) for each in pings), default=float(WORST["ping_s"][0])),
         wait_s=(_patience(survey, a), _patience(survey, b)),
         delay_s=(_finite(survey, f"fence.{a}.delay_s"), _finite(survey, f"fence.{b}.delay_s")),
@@ -254,4 +256,6 @@ def _guess(survey: Survey, pair: str, key: str) -> Guess:
     if last in WORST:
         value, because = WORST[last]
         return Guess(key, why, (f"{value:g} s" if isinstance(value, float) else value,), because)
+    if last == "stonith_timeout_s":
+        return Guess(key, why, (), "the patience of each agent is surveyed and played: fence.*.wait_s, off_timeout_s")
     return Guess(key, why, (), "recorded only: the modelled world has no place for it")

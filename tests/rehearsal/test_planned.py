@@ -27,8 +27,10 @@ from guard.rehearsal.planned import (
     told,
     touched,
 )
+from guard.rehearsal.surroundings import Surroundings
 from guard.rehearsal.tally import Tally
 from guard.rehearsal.works import Go, Hit, hit
+from guard.rehearsal.world import World
 from guard.survey import Fact, Survey, Value, read
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "examples" / "change"
@@ -164,6 +166,7 @@ def test_an_unknown_number_becomes_the_worst() -> None:
     around = subjects(blind, "fs1")[0].around
     known = subjects(KNOWN, "fs1")[0].around
     assert around.token_s < known.token_s
+    assert around.consensus_s < known.consensus_s
     assert around.ping_s > known.ping_s
     assert max(around.wait_s) < min(known.wait_s)
     assert min(around.delay_s) > max(known.delay_s)
@@ -273,3 +276,17 @@ def test_a_sum_of_times_stays_one() -> None:
     """A drawn time and some seconds more is what a phase can read."""
     assert Go(1.0, 2.0, gentle=True).plus(6) == 8.0
     assert Go(1.0, "$well_1", gentle=True).plus(6) == "$well_1 + 6"
+
+
+def test_the_membership_is_lost_a_token_and_a_consensus_after_the_last_word() -> None:
+    """corosync first misses the token, then waits for a consensus: 2.14 s at a token of 1 s, 6.34 s at 3 s (labs)."""
+    lost: dict[float, float] = {}
+    for consensus_s in (0.0, 3.6):
+        world = World(5, prepare=Surroundings(consensus_s=consensus_s).put)
+        world.begin()
+        world.run(20)
+        world.nodes["B"].power_off("its power supply died")
+        died, cluster = world.now, world.nodes["A"].cluster
+        assert world.until(lambda cluster=cluster: not cluster.peer_member, 30.0)  # type: ignore[misc]
+        lost[consensus_s] = (world.now - died) / 1e9
+    assert 3.0 < lost[3.6] - lost[0.0] < 4.2
