@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from guard.core.evidence import Link, Up, Volumes
+from guard.core.evidence import Up, Volumes
 from guard.core.instant import NS_PER_S, Instant
 from guard.core.messages import ARBITER
 from guard.core.sight import Sight
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from guard.rehearsal.world import World
 
 DISK_EVERY, CLUSTER_EVERY, SWITCH_EVERY = 25, 5, 5  # ticks between two looks
-SAME_WRITES_S = 3.0  # connected, a ledger without a new write is told this often: nobody compares ages meanwhile
+SAME_WRITES_S = 3.0  # a ledger without a new write is told this often while nobody asks for its age
+SAMPLE_S = 0.4  # and no older than this when somebody does
 # In a sparse world, where only news are told: at least this often everything is looked at and told, and a switch that
 # is well; a switch is looked at, and writes are counted.
 WHOLE_S, SWITCH_S, LOOK_S, WRITES_S = 9.0, 9.0, 1.4, 0.8
@@ -212,11 +213,17 @@ class Node:
         if not self.world.cadence.dense:
             ends = [volume.of[self.name] for volume in self.world.volumes]
             seen = tuple((end.role, end.completed, end.received, end.link) for end in ends)
-            calm = all(end.link is Link.CONNECTED for end in ends)
-            if calm and told is not None and told[1] == seen and self.world.now - told[0] < SAME_WRITES_S * NS_PER_S:
+            if told is not None and told[1] == seen and self.world.now - told[0] < SAME_WRITES_S * NS_PER_S:
                 return
             self.shell.writes_told = self.world.now, seen
         self.shell.take(SawWrites(tuple(volume.sample(self.name, at) for volume in self.world.volumes)))
+
+    def sample_writes(self) -> None:
+        """A guard that testifies has just looked: its own samples are 0.5 s apart, a sparse world's are not."""
+        told = self.shell.writes_told
+        if not self.world.cadence.dense and (told is None or self.world.now - told[0] > SAMPLE_S * NS_PER_S):
+            self.shell.writes_told = None
+            self._see_writes()
 
     def saw_cluster(self) -> None:
         self.world.stir()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from guard.core import machine
 from guard.core.evidence import Volumes
-from guard.core.messages import ARBITER, Answer, Beat, SetInhibit
+from guard.core.messages import ARBITER, Answer, Ask, Beat, Offer, SetInhibit
 from guard.core.step import (
     AgentAsks,
     AnswerAgent,
@@ -37,6 +37,7 @@ from guard.core.step import (
     Resumed,
     ResumeWrites,
     SawStored,
+    SawWrites,
     Send,
     SetHold,
     ShotEnded,
@@ -163,6 +164,10 @@ class Shell:
             if len(self.inbox) < 5000:
                 self.inbox.append(event)
             return
+        asked = isinstance(event, Heard) and isinstance(event.message, Ask | Offer)
+        waits = bool(self.clients) or self.guard.attempt is not None
+        if asked or (waits and not isinstance(event, SawWrites)):
+            self.node.sample_writes()
         before, world = self.guard, self.world
         if isinstance(event, OpenHold):
             world.stir(HOLD_S)
