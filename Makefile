@@ -26,7 +26,7 @@ help:
 	@echo '                    SEEDS=1-6: instead random faults of these seeds, there and in the deterministic world, compared'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
-	@echo 'make campaign       MINUTES=60: a million pair-freezes, and 10,000 seeds of every other scenario; goes on where it stopped'
+	@echo 'make campaign       MINUTES=60: a million pair-freezes, 10,000 seeds of every other scenario and of any mixture; goes on where it stopped'
 	@echo 'make bench          what things cost, each beside a floor of the same run; asserts nothing'
 	@echo 'make verdict-table  the whole verdict table as CSV'
 	@echo 'make lock           choose newer packages: writes the three lock files'

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from random import Random
 
 from guard.rehearsal.checkers import Unmet, Violation
@@ -17,11 +18,42 @@ from guard.rehearsal.faults import FAULTS, PLANTED
 from guard.rehearsal.faulty import Arg, Fault
 from guard.rehearsal.fuzz import by_the_manual
 from guard.rehearsal.nodes import DENSE, Cadence
+from guard.rehearsal.runner import dealt
 from guard.rehearsal.world import World
 
 KINDS = tuple(name for name in FAULTS if name not in PLANTED)
 STRAGGLERS_S = 34.0  # what the broker delivers late still comes for so long after the heal
 LINES = 20
+PARCEL = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What came of some seeds. `failed`: seed -> the end of its story."""
+
+    seeds: range
+    kinds: tuple[str, ...]
+    counts: Counter[str] = field(default_factory=Counter)
+    failed: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    simulated_s: float = 0.0
+
+
+def many(first: int, runs: int, workers: int, kinds: Sequence[str] = KINDS) -> Iterator[Came]:
+    """These seeds in parcels, in their order."""
+    starts = range(first, first + runs, PARCEL)
+    parcels = [Came(range(start, min(start + PARCEL, first + runs)), tuple(kinds)) for start in starts]
+    return dealt(_played, parcels, workers)
+
+
+def _played(given: Came) -> Came:
+    counts, failed, simulated_s = Counter[str](), dict[int, tuple[str, ...]](), 0.0
+    for seed in given.seeds:
+        world, failure = play(seed, given.kinds)
+        counts.update(world.counts)
+        simulated_s += world.now / 1e9
+        if failure is not None:
+            failed[seed] = (*world.story[-(LINES - 2) :], failure)
+    return Came(given.seeds, given.kinds, counts, failed, simulated_s)
 
 
 def play(seed: int, kinds: Sequence[str] = KINDS) -> tuple[World, str | None]:
@@ -89,18 +121,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="first seed")
     parser.add_argument("--runs", type=int, default=100, help="how many seeds")
     parser.add_argument("--without", action="append", default=[], help="leave this fault out")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--print", action="store_true", help="print the whole story of every run")
     given = parser.parse_args(argv)
     kinds = tuple(name for name in KINDS if name not in given.without)
     failed, counts = 0, Counter[str]()
-    for seed in range(given.seed, given.seed + given.runs):
-        world, failure = play(seed, kinds)
-        counts.update(world.counts)
-        if given.print:
-            print("\n".join(world.story))
-        if failure is not None:
-            failed += 1
-            print("\n".join((f"--- seed {seed}", *world.story[-(LINES - 2) :], failure)), flush=True)
+    if given.print:
+        for seed in range(given.seed, given.seed + given.runs):
+            print("\n".join(play(seed, kinds)[0].story))
+    for came in many(given.seed, given.runs, given.workers, kinds):
+        counts.update(came.counts)
+        failed += len(came.failed)
+        for seed, story in came.failed.items():
+            print("\n".join((f"--- seed {seed}", *story)), flush=True)
     for name, count in sorted(counts.items()):
         if count:
             print(f"{count:10} {name}")

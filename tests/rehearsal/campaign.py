@@ -13,6 +13,7 @@ import argparse
 import ast
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -21,10 +22,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from guard.rehearsal.scenario import names
+from guard.rehearsal import mixture, transcript
+from guard.rehearsal.scenario import names as scenarios
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".jsonl")
+MIXTURE = "mixture"
+"""No scenario: any faults of all kinds, one after the other (guard/rehearsal/mixture.py)."""
 GOAL = {"github-2012": 82_000}
 """Runs. github-2012 has 12.3 pair-freezes a run: a million of them."""
 GOAL_OTHERS = 10_000
@@ -33,13 +37,18 @@ CHUNK = {"github-2012": 500, "rack-power": 200, "target-2018": 50}
 CHUNK_OTHERS = 1_000
 
 
+def names() -> tuple[str, ...]:
+    return (*scenarios(), MIXTURE)
+
+
 def goal(name: str) -> int:
     return GOAL.get(name, GOAL_OTHERS)
 
 
 def code(scenario: str, root: Path = ROOT) -> str:
     """Of everything that decides, and of what is done to it. Words about the code are no code."""
-    sums = hashlib.sha256((root / "guard/rehearsal/catalogue" / f"{scenario}.toml").read_bytes())
+    told = root / "guard/rehearsal/catalogue" / f"{scenario}.toml"
+    sums = hashlib.sha256(told.read_bytes() if told.exists() else ",".join(mixture.KINDS).encode())
     for path in sorted((root / "guard/core").rglob("*.py")):
         sums.update(f"{path.relative_to(root)}\0".encode() + bare(path.read_text(encoding="utf-8")).encode())
     return sums.hexdigest()[:12]
@@ -86,6 +95,8 @@ def next_chunk(
 
 def play(name: str, seed: int, runs: int, out: Path, now: str, workers: int | None) -> dict[str, Any]:
     """One chunk. Raises RuntimeError if the program gave no result."""
+    if name == MIXTURE:
+        return mixed(seed, runs, now, workers or os.cpu_count() or 1)
     words = [name, "--seed", str(seed), "--runs", str(runs), "--json", "--out", str(out / "transcripts")]
     words += [] if workers is None else ["--workers", str(workers)]
     began = time.monotonic()
@@ -113,6 +124,35 @@ def play(name: str, seed: int, runs: int, out: Path, now: str, workers: int | No
     }
 
 
+def mixed(first: int, runs: int, now: str, workers: int) -> dict[str, Any]:
+    """The same of a mixture."""
+    began, counts, simulated_s = time.monotonic(), Counter[str](), 0.0
+    broken = Counter[str]()
+    for came in mixture.many(first, runs, workers):
+        counts.update(came.counts)
+        simulated_s += came.simulated_s
+        for seed, story in came.failed.items():
+            broken[story[-1].removeprefix("Violation ").partition(":")[0]] += 1
+            print("\n".join((f"--- mixture, seed {seed}", *story)), file=sys.stderr, flush=True)
+    return {
+        "code": now,
+        "commit": transcript.commit(),
+        "scenario": MIXTURE,
+        "seed": first,
+        "runs": runs,
+        "units": runs,
+        "unit": "mixture",
+        "nodes_shot": {},
+        "served_at_the_end": runs - broken.total(),
+        "violations": dict(broken),
+        "unmet": {},
+        "whole_after_s_max": None,
+        "simulated_s": round(simulated_s, 3),
+        "seconds": round(time.monotonic() - began, 1),
+        "counts": {key: n for key, n in counts.items() if n},
+    }
+
+
 def report(done: list[dict[str, Any]]) -> str:
     """Markdown: a row a scenario, then what was done to them."""
     rows = ["| scenario | seeds | units | shot 0 / 1 / 2 | served | rules and promises broken | whole after |"]
@@ -120,7 +160,7 @@ def report(done: list[dict[str, Any]]) -> str:
     counts, hours = Counter[str](), 0.0
     for name in sorted({line["scenario"] for line in done}):
         own = [line for line in done if line["scenario"] == name]
-        shot = [sum(line["nodes_shot"][k] for line in own) for k in ("0", "1", "2")]
+        shot = [sum(line["nodes_shot"].get(k, 0) for line in own) for k in ("0", "1", "2")]
         broken = Counter[str]()
         for line in own:
             broken.update({**line["violations"], **line["unmet"]})
@@ -133,6 +173,7 @@ def report(done: list[dict[str, Any]]) -> str:
         what = f"{units:,} {own[0]['unit']}s" + (f", {freezes:,} times frozen" if freezes else "")
         told = ", ".join(f"{rule}: {n}" for rule, n in sorted(broken.items())) or "none"
         spread = " / ".join(f"{n:,}" for n in shot)
+        spread = spread if sum(shot) else "-"
         rows.append(f"| `{name}` | {seeds:,} | {what} | {spread} | {served:,} | {told} | {worst:.0f} s |")
     faults = {key: n for key, n in counts.items() if key.startswith("fault ")}
     commits = ", ".join(sorted({line["commit"] for line in done}))

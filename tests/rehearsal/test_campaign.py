@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from guard.rehearsal import mixture
 from tests.rehearsal import campaign
 
 
@@ -71,3 +72,27 @@ def test_nothing_broke_in_what_is_recorded() -> None:
     kept = [json.loads(line) for line in campaign.RECORD.read_text(encoding="utf-8").splitlines()]
     assert kept
     assert [line for line in kept if line["violations"] or line["unmet"]] == []
+
+
+def test_a_mixture_is_played_like_a_scenario(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its faults are counted by kind; two processes bring the same sums as one."""
+    for workers in ("1", "2"):
+        words = ["--out", str(tmp_path), "--record", str(tmp_path / workers), "--only", campaign.MIXTURE]
+        assert campaign.main([*words, "--minutes", "0", "--workers", workers, "--chunk", "12"]) == 0
+        assert "| `mixture` | 12 | 12 mixtures" in capsys.readouterr().out
+    sums = [json.loads((tmp_path / workers).read_text()) | {"seconds": 0} for workers in ("1", "2")]
+    assert sums[0] == sums[1]
+    assert sum(key.startswith("fault ") for key in sums[0]["counts"]) > 10
+
+
+def test_a_mixture_that_breaks_a_rule_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The seed and the end of its story are printed, the rule stands in the record, and the exit code says so."""
+    came = mixture.Came(range(7, 8), (), failed={7: ("   1.000 A  does it", "Violation S4: twice")})
+    monkeypatch.setattr(mixture, "many", lambda *_: iter((came,)))
+    words = ["--out", str(tmp_path), "--record", str(tmp_path / "record"), "--only", campaign.MIXTURE]
+    assert campaign.main([*words, "--minutes", "0", "--chunk", "1"]) == 1
+    told = capsys.readouterr()
+    assert "seed 7" in told.err
+    assert "| S4: 1 |" in told.out
