@@ -47,6 +47,10 @@ def _closable(turn: Turn) -> bool:
         return False
     if any(i.kind == "change" and not i.ended for i in inhibits(guard)):
         return False
+    committed = guard.attempt is not None and guard.attempt.committed is not None
+    won = guard.right is not None and guard.right.purpose == "fence" and bool(guard.agents)
+    if committed or won:
+        return False  # over a living peer that yielded: closed now, it would have stopped its writes for nothing
     busy = any(job.stage != "wait" for job in guard.agents)
     return not busy and not undrained(guard, turn.now)
 

@@ -15,7 +15,7 @@ class Policy:
     corr_s: float = 0.3  # T_corr: claims of the same instant are seen together
     heard_s: float = 2.0  # a target heard this recently is waited for
     answer_s: float = 0.8  # how long it is waited for
-    yield_s: float = 2.0  # a target that is asked to yield suspends its writes before it answers
+    yield_s: float = 8.0  # a target that is asked to yield suspends its writes first: 3.6 s on a busy machine (lab)
     ask_s_min: float = 0.15  # even with a gathering behind it, the claim's own question gets this long
     accept_s: float = 2.0  # T_accept: the window of an offer
     fire_s: float = 3.0  # T_fire: from sending a Commit to the last moment its Won gives a right
@@ -44,6 +44,7 @@ class Policy:
             text
             for ok, text in (
                 (self.corr_s < self.answer_s, "corr_s must be below answer_s"),
+                (self.answer_s < self.yield_s, "yield_s must exceed answer_s: writes are suspended before the answer"),
                 (self.accept_s <= self.fire_s, "accept_s must not exceed fire_s"),
                 (self.beat_s <= 0.5, "beat_s must be at most 0.5 (the arbiter must hear every guard that often)"),
                 (self.beat_s * 2 < self.heard_s, "heard_s must cover at least two beats"),

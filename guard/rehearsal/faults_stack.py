@@ -286,6 +286,12 @@ def io_suspended(world: World, rng: Random, *, node: str = "primary") -> Undo:
 
 
 @fault("disk")
+def tools_slow(world: World, rng: Random, *, node: str = "both", most_s: float = 6.0) -> Undo:
+    """A busy machine: to suspend or resume I/O, and to read it back, takes up to so long."""
+    return every([instead(world, each.shell, "tools_s", rng.uniform(0.05, most_s)) for each in pick(world, rng, node)])
+
+
+@fault("disk")
 def resync_slow(world: World, rng: Random, *, least_s: float = 20.0, most_s: float = 60.0) -> Undo:
     """Every resync takes so long."""
     return instead(world, world.disks, "resync_s", (least_s, max(least_s, most_s)))

@@ -56,6 +56,7 @@ STORIES: tuple[Scenario, ...] = (
     yields.cluster_dies_on_the_secondary,
     yields.cluster_dies_in_a_cut,
     yields.failed_stop,
+    yields.failed_stop_on_a_busy_node,
     yields.failed_stop_in_a_cut,
     yields.healthy_node_asked_for,
     yields.claim_fails_after_the_yield,

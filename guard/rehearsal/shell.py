@@ -78,6 +78,7 @@ class Shell:
         self.cluster_told: tuple[int, object] | None = None
         self.disk_full = 0  # faults by which the journal takes nothing
         self.owed: Memory | None = None  # decided, and not durable yet
+        self.tools_s = 0.05  # DRBD's tools, from their start to the state that was read back
         self.handler_pause_s: tuple[float, float] | None = None  # between two tries of a handler that finds no guard
         self.unsaid: list[tuple[int, AnswerAgent | AnswerHandler]] = []  # answers that wait for it, with their era
 
@@ -284,11 +285,11 @@ class Shell:
                 self.told.append(effect)
             case SuspendWrites(nonce):
                 done = [volume.suspend(node.name) for volume in world.volumes]
-                node.later(0.05, lambda: self.take(Suspended(nonce, all(done))))
+                node.later(self.tools_s, lambda: self.take(Suspended(nonce, all(done))))
             case ResumeWrites():
                 for volume in world.volumes:
                     volume.resume(node.name)
-                node.later(0.05, lambda: self.take(Resumed(True)))
+                node.later(self.tools_s, lambda: self.take(Resumed(True)))
             case OutdateOwn():
                 for volume in world.volumes:
                     volume.outdate(node.name)

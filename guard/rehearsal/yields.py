@@ -63,6 +63,18 @@ def failed_stop(world: World) -> None:
     world.again_whole()
 
 
+def failed_stop_on_a_busy_node(world: World) -> None:
+    """The same where suspending I/O takes seconds: its yield is waited for, else it stalled its writes for nothing."""
+    world.begin()
+    world.run(6)
+    world.nodes["A"].shell.tools_s = world.rng.uniform(2.0, 6.0)
+    world.nodes["A"].cluster.stop_fails()
+    _steps_back(world, "A")
+    expect(world.noted("yielded", "A") == 1, "it yielded again and again")
+    world.nodes["A"].switch_on()
+    world.again_whole()
+
+
 def failed_stop_in_a_cut(world: World) -> None:
     """A stop fails on a primary that is cut off and that has not won: nobody is fenced against a standing hold."""
     world.begin()

@@ -190,7 +190,7 @@ def test_a_yield_that_comes_after_the_offer_left_is_ignored() -> None:
     desk = Desk()
     gateless(desk)
     desk.claim(A, "n1", "alone", role="primary", want_yield=True)
-    desk.wait(2.2)
+    desk.wait(8.2)
     assert not desk.last(Offer).target_yielded
     desk.answer(B, "n1", gate=False, yielded=True)
     assert reason(desk.commit(A, "n1", "alone")) != "needs-yield"

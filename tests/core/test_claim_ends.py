@@ -187,7 +187,7 @@ def test_a_verdict_that_only_a_person_can_answer_is_paged(verdict: str, page: se
 
 TIMES = [  # what is under way, how long it may take, why it ends
     ({}, 3.0, "no-answer"),
-    ({"want_yield": True}, 5.0, "no-answer"),
+    ({"want_yield": True}, 11.0, "no-answer"),
     ({"offer": True}, 2.0, "offer-passed"),
     ({"offer": True, "committed": True}, 3.0, "no-answer"),
 ]

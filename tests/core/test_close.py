@@ -54,10 +54,14 @@ def change(ended: bool, kind: str = "change") -> InhibitView:
     return InhibitView("x", kind, "A", "planned", 0.0, ended)  # type: ignore[arg-type]
 
 
+def committed(now) -> Attempt:
+    return Attempt("n", "fence", "a", now, committed=now)
+
+
 def busy(guard, now):
     """With a right, and a claim under way that a person only tries."""
-    attempt = Attempt("n", "alone", "dry-1", now, dry=True)
-    return replace(guard, right=Right("alone", 3, 9, now, 1), attempt=attempt)
+    right, attempt = Right("alone", 3, 9, now, 1), Attempt("n", "alone", "dry-1", now, dry=True)
+    return replace(guard, right=guard.right or right, attempt=guard.attempt or attempt)
 
 
 def advanced(guard, now) -> tuple:
@@ -101,6 +105,10 @@ AGAINST_A_CLOSE = {
     "an agent shoots": lambda g, now: replace(g, agents=(agent(now, "armed"),)),
     "a shot has not drained": lambda g, now: remembering(g, intents=(shot(now),)),
     "a shot drains later": lambda g, now: remembering(g, intents=(shot(now, drained_s=0.1),)),
+    "our commit is not answered yet": lambda g, now: replace(g, attempt=committed(now)),
+    "an agent is about to use a win": lambda g, now: replace(
+        g, right=Right("fence", 3, 9, now, 1), agents=(agent(now, "wait"),)
+    ),
     "the peer won": lambda g, now: with_register(g, winner="B"),
     "nobody won": lambda g, now: with_register(g, winner=None),
     "another store": lambda g, now: replace(g, store_doubted=True),

@@ -122,7 +122,7 @@ def test_only_a_question_for_a_yield_goes_past_peer_alive() -> None:
     [
         ({"waits_for_target": False}, 0.15),
         ({"waits_for_target": True}, 0.8),
-        ({"waits_for_target": True, "want_yield": True}, 2.0),
+        ({"waits_for_target": True, "want_yield": True}, 8.0),
         ({"waits_for_target": False, "want_yield": True}, 0.15),
         ({"waits_for_target": True, "answer": answer()}, 0.0),
     ],

@@ -192,6 +192,12 @@ CASES: dict[str, Case] = {
     "fencer-timeout": Case(
         counted("fence requests", 2), {"wait_s": 12.0}, 40, first=(("device-mute", {}, 0.0),), then=(HANG,)
     ),
+    "tools-slow": Case(
+        lambda w: noted("yielded", "A")(w) and w.now - w.before[0] > 2e9,
+        {"node": "primary", "most_s": 30.0},
+        within_s=60,
+        then=(("stop-fails", {"node": "primary"}, 0.0),),
+    ),
     "fence-asked": Case(noted("agent-asks", "A"), {"node": "B"}),
     "scheduler-would-fence": Case(
         lambda w: w.checkers.held and w.now - w.before[0] > 25e9 and not w.noted("released"),
