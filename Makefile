@@ -12,7 +12,7 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz mutants mutate model lab demo rehearse campaign bench verdict-table lock clean
+.PHONY: help setup needs lint test fuzz mutants mutate model lab table demo rehearse campaign bench verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
@@ -24,6 +24,7 @@ help:
 	@echo 'make model          the protocol as a Promela model: all states within large bounds, and each rule dropped in turn'
 	@echo 'make lab            all lab cases on a real corosync, Pacemaker, Mosquitto and snmpd: a table, records and pictures'
 	@echo '                    SEEDS=1-6: instead random faults of these seeds, there and in the deterministic world, compared'
+	@echo 'make table          MINUTES=60 ROWS="ours stock/stp": pairguard and its rivals on the same freezes and deaths; goes on'
 	@echo 'make demo           a network freeze on a small site on this machine, with and without the guard'
 	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
 	@echo 'make campaign       MINUTES=60: a million pair-freezes, 10,000 seeds of every other scenario and of any mixture; goes on where it stopped'
@@ -81,6 +82,9 @@ model: setup
 
 lab: setup
 	$(if $(SEEDS),nice -n 5 $(PY) -m tests.lab.seeds.run --seeds '$(SEEDS)' --out build/lab/seeds,$(PY) -m tests.lab.cases --out build/lab)
+
+table: setup
+	$(PY) -m tests.lab.rows --out build/lab/rows $(if $(MINUTES),--minutes $(MINUTES)) $(ROWS)
 
 demo: setup
 	@if [ -e tests/lab/demo.py ] || [ -d tests/lab/demo ]; then $(PY) -m tests.lab.demo; else $(VENV)/bin/pairguard sandbox demo; fi

@@ -4,7 +4,7 @@
 set -u
 
 NEEDS='
-corosync pacemaker pacemaker-cli-utils libxml2-utils
+corosync corosync-qdevice corosync-qnetd pacemaker pacemaker-cli-utils libxml2-utils
 fence-agents resource-agents openipmi ipmitool
 drbd-utils
 mosquitto snmpd snmp

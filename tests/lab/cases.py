@@ -210,13 +210,7 @@ def held(ground: Ground, told: Story) -> None:
 
 def links_cut(ground: Ground, told: Story) -> None:
     """All links of one primary fall, at the node's own ports only: to everybody that is a dead node."""
-
-    def cut(node: Node) -> None:
-        """The out-of-band link first: else the node tells the arbiter of the other, which is rightly a disturbance."""
-        ends = [("oob", node.name), (access_of(node.name), node.name)]
-        ground.site.fabric.links(ends, up=False)
-
-    succeeded(ground, told, "fs1", cut)
+    succeeded(ground, told, "fs1", ground.cut_off)
 
 
 def hung(ground: Ground, told: Story) -> None:

@@ -39,8 +39,11 @@ class Resource:
     meta: Mapping[str, str] = field(default_factory=dict)
 
 
-def corosync_conf(pair: str, nodes: tuple[str, str], timers: Timers, *, rings: int = 1) -> str:
-    """Two nodes on knet; `rings` 2 adds the out-of-band net as a second link."""
+TWO_NODE = "    provider: corosync_votequorum\n    two_node: 1\n"
+
+
+def corosync_conf(pair: str, nodes: tuple[str, str], timers: Timers, *, rings: int = 1, quorum: str = TWO_NODE) -> str:
+    """Two nodes on knet; `rings` 2 adds the out-of-band net as a second link. `quorum`: the body of that section."""
     entries = []
     for number, node in enumerate(nodes, 1):
         lines = [f"        ring0_addr: {address(node)}"]
@@ -53,7 +56,7 @@ def corosync_conf(pair: str, nodes: tuple[str, str], timers: Timers, *, rings: i
         f"totem {{\n    version: 2\n    cluster_name: {pair}\n    transport: knet\n"
         f"    crypto_cipher: none\n    crypto_hash: none\n"
         f"    token: {timers.token_ms}\n}}\n"
-        "quorum {\n    provider: corosync_votequorum\n    two_node: 1\n}\n"
+        f"quorum {{\n{quorum}}}\n"
         "nodelist {\n" + "".join(entries) + "}\n"
         "logging {\n    to_stderr: no\n    to_syslog: no\n    to_logfile: yes\n"
         "    logfile: /var/log/corosync/corosync.log\n"
@@ -69,8 +72,12 @@ def cib(
     *,
     properties: Mapping[str, str] | None = None,
     prefer: str | None = None,
+    priority: int = 0,
 ) -> str:
-    """The whole configuration. `fences`: by target. `prefer`: a node for a weak location rule of the promoted role."""
+    """The whole configuration. `fences`: by target. `prefer`: a node for a weak location rule of the promoted role.
+
+    `priority` of the service, for priority-fencing-delay.
+    """
     settings = {
         "have-watchdog": "false",
         "cluster-infrastructure": "corosync",
@@ -84,6 +91,7 @@ def cib(
     devices = "".join(_fence(target, fence) for target, fence in fences.items())
     apart = "".join(f'<rsc_location id="l-fence-{t}" rsc="fence-{t}" node="{t}" score="-INFINITY"/>' for t in fences)
     members = "".join(f'<node id="{n}" uname="{name}"/>' for n, name in enumerate(nodes, 1))
+    weight = f'<meta_attributes id="srv-meta">{_pairs("srv-m", {"priority": str(priority)})}</meta_attributes>'
     preferred = ""
     if prefer is not None:
         preferred = f'<rsc_location id="l-prefer" rsc="ms-r0" role="Promoted" node="{prefer}" score="10"/>'
@@ -92,7 +100,7 @@ def cib(
         f'<crm_config><cluster_property_set id="cib-bootstrap-options">{_pairs("p", settings)}'
         "</cluster_property_set></crm_config>"
         f"<nodes>{members}</nodes><resources>{_promotable(resource)}"
-        '<primitive id="srv" class="ocf" provider="pglab" type="srv"><operations>'
+        f'<primitive id="srv" class="ocf" provider="pglab" type="srv">{weight if priority else ""}<operations>'
         '<op id="srv-monitor" name="monitor" interval="10s" timeout="20s"/></operations></primitive>'
         f"{devices}</resources><constraints>"
         '<rsc_colocation id="c-srv" rsc="srv" with-rsc="ms-r0" with-rsc-role="Promoted" score="INFINITY"/>'

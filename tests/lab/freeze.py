@@ -243,19 +243,29 @@ class Flap:
 
 
 class Crash:
-    """The nodes given lose their power; nothing freezes."""
+    """The nodes given lose their power, or (`kernel`) their kernels die with the power on; nothing freezes."""
 
     kind = "crash"
 
-    def __init__(self, victims: Callable[[], Sequence[Node]], seconds: float, *, ports_stay_up: bool = False) -> None:
-        self.victims, self.seconds, self.ports_stay_up = victims, seconds, ports_stay_up
+    def __init__(
+        self,
+        victims: Callable[[], Sequence[Node]],
+        seconds: float,
+        *,
+        ports_stay_up: bool = False,
+        kernel: bool = False,
+    ) -> None:
+        self.victims, self.seconds, self.ports_stay_up, self.kernel = victims, seconds, ports_stay_up, kernel
 
     def prepare(self) -> None:
         return
 
     def begin(self) -> None:
         for node in self.victims():
-            node.power_off("crash", ports_stay_up=self.ports_stay_up)
+            if self.kernel:
+                node.panic(ports_stay_up=self.ports_stay_up)
+            else:
+                node.power_off("crash", ports_stay_up=self.ports_stay_up)
 
     def end(self) -> None:
         return

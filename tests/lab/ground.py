@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import guarded, story
+from tests.lab.fabric import access_of
 from tests.lab.freeze import Freeze
 from tests.lab.node import Node
 from tests.lab.pairs import Site
@@ -236,6 +238,22 @@ class Ground:
         self._last_loss = (pair, boottime())
         return dead, other, at_s
 
+    def die_together(self, victims: Sequence[Node], kill: Callable[[Node], None]) -> float:
+        """All at one moment, on a site whose pairs are each in a cell of their own: no storm. When it began."""
+        if not self.site.plan.own_cells:
+            raise LabFailed("cannot let all pairs die at once: they share a cell, which would call it a storm")
+        time.sleep(TESTIFIED_S)
+        at_s = self.site.record.mark("freeze")
+        with ThreadPoolExecutor(max_workers=len(victims)) as pool:
+            for done in [pool.submit(kill, node) for node in victims]:
+                done.result()
+        return at_s
+
+    def cut_off(self, node: Node) -> None:
+        """A node's links fall at its own ports. The out-of-band one first: else the node tells the arbiter of the
+        other, which is rightly a disturbance."""
+        self.site.fabric.links([("oob", node.name), (access_of(node.name), node.name)], up=False)
+
     def promoted(self, name: str, since_s: float) -> float | None:
         """Seconds from `since_s` to this node's promotion with the service beside it, or None."""
         moments = [e.at_s for e in self.site.replication.events(self.site.nodes[name]) if e.detail == "promoted"]
@@ -267,9 +285,12 @@ class Saying:
 
 
 @contextmanager
-def form(arbiter: str, out: Path, *, pairs: int = 3) -> Iterator[Ground]:
-    """A guarded site with its arbiter `in-band` or `out-of-band`, calm. Logs are kept in `out`/logs."""
-    plan = Plan(pairs=pairs, guarded=True, restore=True, arbiter=arbiter)
+def form(arbiter: str, out: Path, *, pairs: int = 3, **changes: Any) -> Iterator[Ground]:
+    """A guarded site with its arbiter `in-band` or `out-of-band`, calm. Logs are kept in `out`/logs.
+
+    `changes`: other fields of its `Plan`.
+    """
+    plan = Plan(pairs=pairs, guarded=True, restore=True, arbiter=arbiter, **changes)
     say = Saying(arbiter)
     record = Record(f"site with its arbiter {arbiter}", plan.as_dict())
     with Site(plan, record) as site:

@@ -50,7 +50,7 @@ def guard_settings(site: Site, node: Node) -> dict[str, object]:
         network["traps"] = {"address": _own_address(site, node.name), "port": TRAP_PORT}
     return {
         "site": SITE,
-        "pair": {"name": node.pair, "node": node.name, "peer": node.peer},
+        "pair": {"name": node.pair, "node": node.name, "peer": node.peer, "cell": _cell(site, node)},
         "bus": {"kind": "mqtt", "host": site.arbiter_address(), "port": BUS_PORT},
         "keys": {"private": f"{ETC}/keys/private.pem", "public_dir": f"{ETC}/keys/public"},
         "log": {"to": "stderr"},
@@ -62,6 +62,10 @@ def guard_settings(site: Site, node: Node) -> dict[str, object]:
         "switch": [switch(site, node, name) for name in _path(node)],
         "limits": LIMITS,
     }
+
+
+def _cell(site: Site, node: Node) -> str:
+    return node.pair if site.plan.own_cells else "site"
 
 
 def device(site: Site, target: str) -> dict[str, object]:

@@ -40,7 +40,7 @@ class Site:
         self.controllers = PowerControllers(
             self.space, self.fabric, record, self.nodes, latency_s=plan.latency_s, ports_stay_up=plan.ports_stay_up
         )
-        self.replication = replication(plan.replication, self.space.work, guarded=plan.guarded)
+        self.replication = replication(plan.replication, self.space.work, guarded=plan.guarded, gate=plan.gate)
         self.arbiter_dir = self.space.work / "arbiter"
         self.arbiter_processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -62,20 +62,32 @@ class Site:
             out_of_band = self.plan.arbiter == "out-of-band"
             self.fabric.attach("arb", in_band=not out_of_band, out_of_band=out_of_band)
             guarded.start_arbiter(self)
+        self.plan.rival.start(self)
         for pair in self.plan.pair_names():
             self.prepare(pair)
 
     def prepare(self, pair: str) -> None:
         """Attach both nodes of a pair and write their files; they do not run yet."""
         names = nodes_of(pair)
-        conf = corosync_conf(pair, names, self.plan.timers, rings=self.plan.rings)
+        rival = self.plan.rival
+        rings = max(self.plan.rings, rival.rings)
+        conf = corosync_conf(pair, names, self.plan.timers, rings=rings, quorum=rival.quorum())
         primary = first_primary(pair)
         resource, prefer = self.replication.resource(primary), self.replication.prefer(primary)
         fences = {name: guarded.fence(self, name) if self.plan.guarded else self._stock_fence(name) for name in names}
-        text = cib(names, self.plan.timers, resource, fences, prefer=prefer)
+        text = cib(
+            names,
+            self.plan.timers,
+            resource,
+            fences,
+            properties=rival.properties(),
+            prefer=prefer,
+            priority=10 if rival.priority_s else 0,
+        )
         for name in names:
             node = self.nodes[name]
             node.prepare(corosync_conf=conf, cib=text)
+            node.services += rival.services()
             self.replication.install(node)
         if self.plan.guarded:
             for name in names:  # after both are attached: the settings name both switch ports
@@ -89,6 +101,7 @@ class Site:
                 "ip": self.power_address(target),
                 "power_timeout": str(timers.power_timeout_s),
                 "retry": str(timers.retry_s),
+                **self.plan.rival.fence(),
             },
         )
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 from tests.lab.cluster import Timers
 from tests.lab.freeze import KINDS
+from tests.lab.rivals import STOCK, Rival
 from tests.lab.space import LabFailed
 
 REPLICATIONS = ("stateful", "drbd")
@@ -21,6 +22,9 @@ class Plan:
     `latency_s`: from a power-off's acknowledgement to its effect.
     `ports_stay_up`: a node without power keeps its link (a hung kernel).
     `restore`: after an stp freeze the lost switch comes back 2 s after the thaw (redundancy whole again).
+    `gate`: DRBD freezes a cut primary's writes and asks the guard (fencing resource-and-stonith); only when guarded.
+    `own_cells`: each guarded pair is a cell, so that deaths of several at once are no storm.
+    `rival`: how a pair without a guard is set up.
     `snmp`: agents on the switches; None: only when guarded. `watch_s`: how long is watched after the thaw.
     """
 
@@ -40,6 +44,9 @@ class Plan:
     watch_s: float = 14.0
     form_s_max: float = 90.0
     restore: bool = False
+    gate: bool = True
+    own_cells: bool = False
+    rival: Rival = STOCK
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs <= 40:
@@ -50,6 +57,8 @@ class Plan:
             raise LabFailed(f"cannot replicate by {self.replication}: one of {', '.join(REPLICATIONS)}")
         if self.guarded and self.replication != "drbd":
             raise LabFailed("cannot guard a pair that replicates nothing: use the drbd stand-in")
+        if self.guarded and self.rival is not STOCK:
+            raise LabFailed(f"cannot guard a pair that is set up as {self.rival.name}")
         for reach in (self.arbiter, self.power):
             if reach not in REACHES:
                 raise LabFailed(f"cannot reach {reach}: one of {', '.join(REACHES)}")

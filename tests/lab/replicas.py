@@ -186,12 +186,12 @@ class Drbd:
         )
 
 
-def replication(kind: str, work: Path, *, guarded: bool) -> Replication:
+def replication(kind: str, work: Path, *, guarded: bool, gate: bool = True) -> Replication:
     """The replication that a plan names."""
     if kind == "stateful":
         return Stateful()
     if guarded:
         program = "/usr/sbin/pairguard-fence-peer"
         handlers = {"fence-peer": program, "unfence-peer": f"{program} --unfence"}
-        return Drbd(work / "drbd", policy=GUARDED_POLICY, handlers=handlers)
+        return Drbd(work / "drbd", policy=GUARDED_POLICY if gate else STOCK_POLICY, handlers=handlers)
     return Drbd(work / "drbd", policy=STOCK_POLICY, handlers={})
