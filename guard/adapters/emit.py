@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +21,7 @@ class Emitter:
     def __init__(self, clock: Clock, **bound: str) -> None:
         self._clock = clock
         self._log = structlog.get_logger().bind(**bound)
+        self.counts: Counter[str] = Counter()  # since the start, by name
         self.kept: deque[dict[str, Any]] = deque(maxlen=KEPT_MAX)
 
     def __call__(self, event: str, text: str, data: Mapping[str, object], *, page: bool = False) -> None:
@@ -31,4 +32,5 @@ class Emitter:
             fields["kind"] = event
         level = self._log.error if page else self._log.info
         level(name, message=text, page=page, **fields)
+        self.counts[name] += 1
         self.kept.append({"event": name, "text": text, "at_wall": self._clock.wall(), "page": page, **fields})

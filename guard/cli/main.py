@@ -20,6 +20,7 @@ COMMANDS = {
     "check": ("guard.cli.check", "look for every trap: settings, cluster, DRBD, timers"),
     "status": ("guard.cli.status", "what is held, armed, whole, barred, attested, and why"),
     "explain": ("guard.cli.status", "the last verdict and what went into it"),
+    "metrics": ("guard.cli.metrics", "what status shows, for Prometheus"),
     "verdict": ("guard.cli.orders", "a dry run: would a claim be granted now?"),
     "hold": ("guard.cli.orders", "hold by hand: nothing claims and nothing shoots"),
     "release": ("guard.cli.orders", "end a hold by hand, if resuming is proven safe"),

@@ -67,12 +67,13 @@ class Asking:
         waiting: Waiting,
         world: World,
         recent: Callable[[], Sequence[Mapping[str, Any]]],
+        counts: Callable[[], Mapping[str, int]],
         user_name: Callable[[int], Awaitable[str | None]],
     ) -> None:
         self._site, self._pair, self._cell = site, pair, cell
         self._clock, self._put, self._guard = clock, put, guard
         self._waiting, self._world, self._recent = waiting, world, recent
-        self._user_name = user_name
+        self._counts, self._user_name = counts, user_name
 
     async def read(self, verb: str, args: Mapping[str, Any], cred: Peer, say: Say) -> dict[str, Any]:
         match verb:
@@ -80,12 +81,14 @@ class Asking:
                 return shown(self._guard(), self._site, self._pair, self._clock.now(), self._clock.wall())
             case "explain":
                 return explained(self._guard(), self._pair, self._clock.now(), self._recent())
+            case "counts":
+                return {"schema": "pairguard.counts/1", "pair": self._pair, "events": dict(self._counts())}
             case _:
                 raise Refused(f"cannot do {verb!r} here", "this socket only shows", "use the control socket, as root")
 
     async def write(self, verb: str, args: Mapping[str, Any], cred: Peer, say: Say) -> dict[str, Any]:
         match verb:
-            case "status" | "explain":
+            case "status" | "explain" | "counts":
                 return await self.read(verb, args, cred, say)
             case "fence":
                 return await self._fence(args, say)

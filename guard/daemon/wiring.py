@@ -368,6 +368,7 @@ def _sockets(
         waiting=waiting,
         world=world,
         recent=lambda: list(emit.kept),
+        counts=lambda: emit.counts,
         user_name=user_name,
     )
 

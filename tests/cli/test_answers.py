@@ -61,6 +61,7 @@ def asking(waiting: Waiting, answer: dict[str, object] | None) -> Asking:
         waiting=waiting,
         world=nothing,
         recent=list,
+        counts=lambda: {"won": 2},
         user_name=nobody,
     )
 
