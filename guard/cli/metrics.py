@@ -7,7 +7,6 @@ UNKNOWN, never 0. Alert rules and what to do about each: configs/prometheus/.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -186,16 +185,14 @@ def _gauge(name: str, text: str, labels: tuple[str, ...], samples: Sequence[tupl
 
 def write(path: Path, text: str) -> None:
     """Beside it first, then renamed over it: the collector never reads half a file. `Unavailable`: it cannot be."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as out:
-                out.write(text)
-                os.fchmod(out.fileno(), MODE)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+            fresh.write_text(text, encoding="utf-8")
+            fresh.chmod(MODE)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
     except OSError as error:
         why = error.strerror or str(error)
         raise Unavailable(f"cannot write {path}", why, "name a file in a folder that this user may write") from error

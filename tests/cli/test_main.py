@@ -16,7 +16,7 @@ from guard.cli.main import COMMANDS, cli
 from tests.cli.desk import Desk, fits, pairguard
 
 HEAVY = ("pydantic", "pysnmp", "pyroute2", "aiomqtt", "structlog", "cryptography", "asyncio")
-OURS = ["init", "check", "status", "explain", "verdict", "hold", "release", "switch", "rehearse"]
+OURS = ["init", "check", "status", "explain", "metrics", "verdict", "hold", "release", "switch", "rehearse"]
 
 
 def started(*words: str) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -335,14 +335,20 @@ def report(record: Path, out: Path) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------ the command
 
 
-def play(line: Line, record: Path, out: Path, until_s: float) -> None:
+def play(
+    line: Line,
+    record: Path,
+    out: Path,
+    until_s: float,
+    theirs: Callable[[Line, Path, int], dict[str, Any]] = play_theirs,
+) -> None:
     """Runs of one row until its goal is reached or the time is over. A run that fails is kept as failed."""
     failed = 0
     while (left := line.goal - len(played(lines(record), line.name))) > 0 and boottime() < until_s:
         place = out / line.name.replace("/", "-")
         try:
             if line.rival is not None:
-                said(line, keep(record, line, play_theirs(line, place, min(line.pairs, left))))
+                said(line, keep(record, line, theirs(line, place, min(line.pairs, left))))
                 continue
             for run in play_ours(line, place, -(-left // line.pairs)):
                 said(line, keep(record, line, run))

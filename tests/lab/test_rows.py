@@ -48,7 +48,7 @@ def test_every_row_of_ours_names_a_case_and_no_row_is_there_twice() -> None:
     assert len(set(titles)) == len(titles)
 
 
-def test_a_row_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Only the missing pairs are played; a run that failed and a torn line count for nothing."""
     record, asked = tmp_path / "rows.jsonl", list[int]()
 
@@ -58,24 +58,22 @@ def test_a_row_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
             raise LabFailed("no calm")
         return {"rows": [row(f"fs{n}") for n in range(pairs)], "broken": [], "seconds": 1.0}
 
-    monkeypatch.setattr(rows, "play_theirs", played)
     rows.keep(record, STP, {"rows": [row(f"fs{n}") for n in range(10)], "broken": [], "seconds": 1.0})
     with record.open("a") as torn:
         torn.write('{"row":"stock/s')
-    rows.play(STP, record, tmp_path, float("inf"))
+    rows.play(STP, record, tmp_path, float("inf"), played)
     assert asked == [7, 4, 4]
     assert len(rows.played(rows.lines(record), "stock/stp")) == rows.GOAL
     assert [run.get("failed") for run in rows.lines(record)] == [None, None, "no calm", None]
 
 
-def test_a_row_that_always_fails_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_always_fails_is_given_up(tmp_path: Path) -> None:
     """It must not keep the others from their turn."""
 
     def failed(*_: object) -> dict[str, Any]:
         raise LabFailed("never")
 
-    monkeypatch.setattr(rows, "play_theirs", failed)
-    rows.play(STP, tmp_path / "rows.jsonl", tmp_path, float("inf"))
+    rows.play(STP, tmp_path / "rows.jsonl", tmp_path, float("inf"), failed)
     assert len(rows.lines(tmp_path / "rows.jsonl")) == rows.FAILED_MAX
 
 

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,13 @@ def play(name: str, seed: int, runs: int, out: Path, now: str, workers: int | No
     }
 
 
-def mixed(first: int, runs: int, now: str, workers: int) -> dict[str, Any]:
+def mixed(
+    first: int, runs: int, now: str, workers: int, many: Callable[..., Iterable[mixture.Came]] = mixture.many
+) -> dict[str, Any]:
     """The same of a mixture."""
     began, counts, simulated_s = time.monotonic(), Counter[str](), 0.0
     broken = Counter[str]()
-    for came in mixture.many(first, runs, workers):
+    for came in many(first, runs, workers):
         counts.update(came.counts)
         simulated_s += came.simulated_s
         for seed, story in came.failed.items():
