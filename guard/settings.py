@@ -148,8 +148,9 @@ class StoreSettings(Section):
 
     @model_validator(mode="after")
     def _etcd(self) -> StoreSettings:
-        if self.kind == "sqlite" and (more := self.model_fields_set - {"kind"}):
-            raise ValueError(f'{", ".join(sorted(more))}: only with kind = "etcd"')
+        more = [name for name, field in StoreSettings.model_fields.items() if getattr(self, name) != field.default]
+        if self.kind == "sqlite" and more:
+            raise ValueError(f'{", ".join(more)}: only with kind = "etcd"')
         if self.kind == "etcd" and not self.endpoints:
             raise ValueError('kind = "etcd" needs `endpoints`')
         if (self.user is None) != (self.password_file is None):
