@@ -91,6 +91,7 @@ class EtcdGateway:
 
     async def _ask(self, path: str, body: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """One answer. `Unavailable`: it was certainly not carried out; `Unsure`: nobody knows."""
+        first = self._endpoints[0]
         try:
             async with asyncio.timeout(deadline_s):
                 if self._login is not None and not self._token:
@@ -103,6 +104,7 @@ class EtcdGateway:
                 await self._log_in()
                 return await self._post(path, body)
         except TimeoutError as error:
+            self._not(first)
             raise Unsure("cannot tell what etcd did", f"no answer within {deadline_s:g} s", _NEXT) from error
 
     async def _log_in(self) -> None:
@@ -117,9 +119,10 @@ class EtcdGateway:
         headers = {"Authorization": self._token} if self._token else {}
         refused = ""
         for _ in range(len(self._endpoints)):
+            endpoint = self._endpoints[0]
             try:
                 answer = await self._http.post(
-                    self._endpoints[0] + path,
+                    endpoint + path,
                     json=body,
                     headers=headers,
                     extensions=dict(self._named),
@@ -127,15 +130,20 @@ class EtcdGateway:
                 )
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:  # nothing was sent
                 refused = str(error).strip() or "no answer in time"
-                self._endpoints.append(self._endpoints.pop(0))
+                self._not(endpoint)
                 continue
             except httpx.HTTPError as error:
-                self._endpoints.append(self._endpoints.pop(0))
+                self._not(endpoint)
                 raise Unsure("cannot tell what etcd did", f"the connection broke: {error}", _NEXT) from error
-            return self._read(answer)
+            return self._read(answer, endpoint)
         raise Unavailable(f"cannot reach etcd at {', '.join(sorted(self._endpoints))}", refused, _NEXT)
 
-    def _read(self, answer: httpx.Response) -> dict[str, Any]:
+    def _not(self, endpoint: str) -> None:
+        """The next request goes to another member, unless one was chosen already."""
+        if self._endpoints[0] == endpoint:
+            self._endpoints.append(self._endpoints.pop(0))
+
+    def _read(self, answer: httpx.Response, endpoint: str) -> dict[str, Any]:
         try:
             content = json.loads(answer.content)
         except ValueError:
@@ -154,7 +162,7 @@ class EtcdGateway:
         said = said.get("message", "") if isinstance(said, dict) else str(said)
         if any(said.endswith(known) for known in NOT_DONE):
             raise Unavailable("cannot use etcd", said, _NEXT)
-        self._endpoints.append(self._endpoints.pop(0))
+        self._not(endpoint)
         raise Unsure("cannot tell what etcd did", said or f"status {answer.status_code}", _NEXT)
 
 

@@ -131,7 +131,7 @@ class EtcdStore:
             if left_s <= 0:
                 raise self._ended("its lease could not be renewed")
             with contextlib.suppress(Unavailable, Unreadable):
-                if not await self._etcd.keep(self._lease, deadline_s=min(left_s, self._ttl_s / 2)):
+                if not await self._etcd.keep(self._lease, deadline_s=min(left_s, self._ttl_s / 4)):
                     raise self._ended("its lease has run out")
                 self._renewed = sent
 

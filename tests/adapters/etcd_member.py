@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import shutil
 import signal
 import socket
@@ -81,7 +82,11 @@ class Members:
         raise AssertionError("nobody leads")
 
     def signal(self, number: int, how: signal.Signals) -> None:
-        self.processes[number].send_signal(how)
+        """SIGSTOP: back once all its threads stand still."""
+        process = self.processes[number]
+        process.send_signal(how)
+        if how is signal.SIGSTOP:
+            os.waitpid(process.pid, os.WUNTRACED)
 
 
 @asynccontextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -429,6 +431,35 @@ async def test_the_same_on_a_real_etcd(tmp_path: Path) -> None:
         assert (await term_rows(other))["p000"] == 2
         await first.close()
         await second.close()
+
+
+@needs_etcd
+@pytest.mark.asyncio
+async def test_a_term_outlives_a_member(tmp_path: Path) -> None:
+    """Of three members the one that is asked stands still, as a machine does that lost its power: the term goes on by
+    the other two, for longer than the lease, and what is saved then is found by the next term."""
+    from guard.adapters.clock import BootClock
+
+    clock, log = BootClock(), Log()
+    async with members(tmp_path, 3) as three:
+        etcd = EtcdGateway(three.endpoints)
+        store = await term(etcd, clock, log)
+        await store.save([kept()])
+        task = asyncio.create_task(store.hold())
+        three.signal(0, signal.SIGSTOP)
+        since = clock.now()
+        while clock.now() - since < 1.5 * TTL_S * 1e9:
+            with contextlib.suppress(Unavailable):
+                await store.save([])
+            await asyncio.sleep(0.2)
+        await store.save([kept(version=2)])
+        assert not task.done()
+        task.cancel()
+        await store.leave()
+        again = await term(etcd, clock, waits=20)
+        assert again.load() == {"fs1": kept(version=2)}
+        assert "term-over" not in log.events
+        await etcd.close()
 
 
 async def term_rows(store: EtcdStore) -> dict[str, int]:
