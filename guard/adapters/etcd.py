@@ -6,6 +6,8 @@
 3. A token that ended makes even `authenticate` fail while it is sent along (seen on 3.4.23): it is dropped first.
 4. No name is resolved: members are named by address.
 
+5. "No space" is also said of what was carried out (measured on 3.4.23): what is there decides which of the two it was.
+
 The gateway ignores fields that it does not know and leaves out what is zero or false; numbers are strings.
 """
 
@@ -26,7 +28,6 @@ from guard.ports import Compare, Done, Put, Range, Row
 
 CONNECT_S_MAX = 1.0
 NOT_DONE = (  # what etcd says before it changes anything (api/v3rpc/rpctypes/error.go)
-    "mvcc: database space exceeded",
     "too many requests",
     "request is too large",
     "too many operations in txn request",
@@ -39,6 +40,7 @@ NOT_DONE = (  # what etcd says before it changes anything (api/v3rpc/rpctypes/er
     "requested lease not found",
 )
 LOG_IN = ("invalid auth token", "revision of auth store is old", "user name is empty")
+FULL = "mvcc: database space exceeded"  # also of what it carried out: quotaApplierV3, server/etcdserver/apply.go
 NO_LEASE = "requested lease not found"
 
 
@@ -62,7 +64,22 @@ class EtcdGateway:
     async def transact(
         self, compares: Sequence[Compare], puts: Sequence[Put] = (), ranges: Sequence[Range] = (), *, deadline_s: float
     ) -> Done:
-        return done_of(await self._ask("/v3/kv/txn", transaction(compares, puts, ranges), deadline_s))
+        try:
+            return done_of(await self._ask("/v3/kv/txn", transaction(compares, puts, ranges), deadline_s))
+        except Unsure as error:
+            if not (error.why.endswith(FULL) and would_show(compares, puts)):
+                raise
+            full = error
+        # It was answered, so nothing of it is under way any more: what is there now tells whether it was carried out.
+        try:
+            undone = (await self.transact(compares, deadline_s=deadline_s)).succeeded
+        except (Unavailable, Unreadable):
+            undone = False
+        if undone:
+            raise Unavailable(
+                "cannot write to etcd", full.why, "free space, then: etcdctl defrag; etcdctl alarm disarm"
+            )
+        raise full
 
     async def grant(self, ttl_s: int, *, deadline_s: float) -> int:
         answer = await self._ask("/v3/lease/grant", {"TTL": str(ttl_s)}, deadline_s)
@@ -187,6 +204,12 @@ def transaction(compares: Sequence[Compare], puts: Sequence[Put], ranges: Sequen
             *({"request_range": _range(each)} for each in ranges),
         ],
     }
+
+
+def would_show(compares: Sequence[Compare], puts: Sequence[Put]) -> bool:
+    """Once this was carried out, one of its own comparisons holds no more."""
+    keys = {put.key for put in puts}
+    return any(each.key in keys and (each.what == "modified" or each.revision == 0) for each in compares)
 
 
 def _range(asked: Range) -> dict[str, Any]:

@@ -70,7 +70,6 @@ class Former:
     pairs: dict[str, Pair]
     cell: storm.Cell
     boot_at: int
-    boot_id: str
     outlives: bool = False
 
     def takes(self, court: Arbiter, sender: str, message: Message) -> bool:

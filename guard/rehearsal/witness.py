@@ -101,7 +101,7 @@ class SharedCell:
             return
         first = self.arbiters[0]
         pairs = {each.world.name: each.pair for each in self.arbiters if each.pair is not None}
-        self.former = Former(pairs, first.cell, self.boot_at, first.boot_id, outlives)
+        self.former = Former(pairs, first.cell, self.boot_at, outlives)
         for each in self.arbiters:
             each.world.counts["terms moved"] += 1
             each.forget()

@@ -74,12 +74,13 @@ class EtcdStore:
             raise Unreadable(f"cannot use the store {self._prefix}", "it has pairs, and no name", _ANEW)
         else:
             text = json.dumps({"schema": SCHEMA, "id": new_id, "cluster": done.cluster})
-            await self._within(puts=[Put(meta, text)])
+            await self._within(compare=Compare(meta, "created", 0), puts=[Put(meta, text)])
             self.store_id = new_id
 
-    async def _within(self, *ranges: Range, puts: Sequence[Put] = ()) -> Done:
+    async def _within(self, *ranges: Range, compare: Compare | None = None, puts: Sequence[Put] = ()) -> Done:
         """At the start nothing was said yet: whatever fails may be tried again, in another term."""
-        done = await self._etcd.transact([self._ours], puts, ranges, deadline_s=SAVE_S)
+        compares = [self._ours] if compare is None else [self._ours, compare]
+        done = await self._etcd.transact(compares, puts, ranges, deadline_s=SAVE_S)
         if not done.succeeded:
             raise self._ended("another witness has it")
         return done

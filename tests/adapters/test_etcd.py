@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from guard.adapters.clock import BootClock
-from guard.adapters.etcd import EtcdGateway, done_of, transaction
+from guard.adapters.etcd import EtcdGateway, done_of, transaction, would_show
 from guard.adapters.mqtt import tls_context
 from guard.errors import Unavailable, Unreadable, Unsure
 from guard.ports import Compare, Etcd, Put, Range
@@ -186,21 +186,41 @@ async def _at_last(etcd: Etcd, compares: list[Compare]) -> Any:
 @needs_etcd
 @pytest.mark.asyncio
 async def test_a_full_etcd_says_no(tmp_path: Path) -> None:
-    """NOSPACE: a write was certainly not done, and what is there can still be read."""
-    async with members(tmp_path, 1, "--quota-backend-bytes", str(128 * 1024)) as one:
+    """NOSPACE is said of what was carried out too: a plain failure is only what was certainly not, and what nobody can
+    tell is unsure. What is there can still be read, and a term still be looked at."""
+    async with members(tmp_path, 1, "--quota-backend-bytes", str(300 * 1024)) as one:
         etcd = EtcdGateway(one.endpoints)
-        error: Unavailable | None = None
-        for n in range(40):
+        outcomes: list[tuple[bool, bool]] = []  # unsure, written
+
+        async def write(n: int) -> None:
             try:
-                await etcd.transact([], [Put(f"/a{n}", "x" * 20_000)], deadline_s=S)
-            except Unavailable as found:
-                error = found
-                break
-        assert error is not None
-        assert not isinstance(error, Unsure)
-        assert "space exceeded" in error.why
-        assert (await etcd.transact([], (), [Range("/a0")], deadline_s=S)).read[0]
+                await etcd.transact([Compare(f"/a{n}", "modified", 0)], [Put(f"/a{n}", "x" * 3_000)], deadline_s=S)
+            except Unavailable as error:
+                [rows] = (await etcd.transact([], (), [Range(f"/a{n}")], deadline_s=S)).read
+                outcomes.append((isinstance(error, Unsure), bool(rows)))
+
+        for first in range(0, 120, 8):  # at once: some are taken while there is room, and carried out without
+            await asyncio.gather(*(write(n) for n in range(first, first + 8)))
+        assert len(outcomes) > 8
+        assert all(unsure == written for unsure, written in outcomes)
+        assert outcomes[-1] == (False, False)
+        with pytest.raises(Unsure):  # no comparison would show it
+            await etcd.transact([], [Put("/b", "x" * 20_000)], deadline_s=S)
+        assert (await etcd.transact([Compare("/a0", "created", 0)], deadline_s=S)).succeeded is False
         await etcd.close()
+
+
+def test_what_would_show_that_a_transaction_was_done() -> None:
+    """Its comparison with the last writing of a key that it writes, or that there was none. A key's creation stays."""
+    put = [Put("/a", "1")]
+    for compare, shows in (
+        (Compare("/a", "modified", 7), True),
+        (Compare("/a", "created", 0), True),
+        (Compare("/a", "created", 7), False),
+        (Compare("/b", "modified", 7), False),
+    ):
+        assert would_show([compare], put) is shows
+    assert not would_show([], put)
 
 
 def with_users(ctl: Any) -> None:

@@ -20,7 +20,7 @@ from tests.witness.site import MOSQUITTO, PATIENCE_S, Program, Scripted, Site
 
 A, B = "fs1a", "fs1b"
 BOTH = (A, B)
-TTL_S = 3
+TTL_S = 5
 
 pytestmark = [needs_etcd, pytest.mark.skipif(MOSQUITTO is None, reason="Mosquitto is not installed")]
 
