@@ -163,7 +163,7 @@ class EtcdGateway:
     def _read(self, answer: httpx.Response, endpoint: str) -> dict[str, Any]:
         try:
             content = json.loads(answer.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
             if answer.status_code == httpx.codes.BAD_REQUEST and b"CommonName" in answer.content:
@@ -231,7 +231,9 @@ def done_of(answer: Mapping[str, Any]) -> Done:
     return Done(ok, _number(header, "revision"), str(_number(header, "cluster_id")), tuple(rows))
 
 
-def _row(kv: Mapping[str, Any]) -> Row:
+def _row(kv: object) -> Row:
+    if not isinstance(kv, dict):
+        raise Unreadable("cannot read etcd's answer", "a row is no object")
     key, value = _text(kv.get("key", "")), _text(kv.get("value", ""))
     return Row(key, value, _number(kv, "create_revision"), _number(kv, "mod_revision"))
 

@@ -225,7 +225,7 @@ def _store_id(row: Row, cluster: str) -> str:
     what = f"cannot use the store {row.key}"
     try:
         said = json.loads(row.value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unreadable(what, "its name is damaged", _ANEW) from error
     shape = {"schema": int, "id": str, "cluster": str}
     if not isinstance(said, dict) or {key: type(value) for key, value in said.items()} != shape or not said["id"]:

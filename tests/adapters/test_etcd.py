@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guard.adapters.clock import BootClock
 from guard.adapters.etcd import EtcdGateway, done_of, transaction, would_show
@@ -315,6 +318,7 @@ HEAD = {"revision": "4", "cluster_id": "9"}
         {"header": HEAD, "responses": {}},
         {"header": HEAD, "responses": ["x"]},
         {"header": HEAD, "responses": [{"response_range": []}]},
+        {"header": HEAD, "responses": [{"response_range": {"kvs": ["x"]}}]},
         {"header": HEAD, "responses": [{"response_range": {"kvs": [{}]}}]},
         {"header": HEAD, "responses": [{"response_range": {"kvs": [{"key": "?", "create_revision": "1"}]}}]},
         {"header": HEAD, "responses": [{"response_range": {"kvs": [{"key": 1, "create_revision": "1"}]}}]},
@@ -325,3 +329,29 @@ def test_an_answer_that_is_none_is_unreadable(answer: dict[str, Any]) -> None:
     with pytest.raises(Unreadable):
         done_of(answer)
     assert done_of({"header": HEAD}).succeeded is False
+
+
+WORDS = st.sampled_from(
+    [
+        "header",
+        "revision",
+        "cluster_id",
+        "succeeded",
+        "responses",
+        "response_range",
+        "kvs",
+        "key",
+        "value",
+        "mod_revision",
+    ]
+)
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.sampled_from(["", "7", "L3Q=", "?", "ü"]))
+ANSWERS = st.recursive(LEAVES, lambda inner: st.one_of(st.lists(inner), st.dictionaries(WORDS, inner)), max_leaves=20)
+
+
+@given(head=st.one_of(st.just(HEAD), ANSWERS), succeeded=ANSWERS, responses=st.one_of(st.lists(ANSWERS), ANSWERS))
+def test_any_answer_is_read_or_unreadable(head: Any, succeeded: Any, responses: Any) -> None:
+    """Nothing else comes out of it, whatever comes in; and yes is only a plain yes."""
+    with contextlib.suppress(Unreadable):
+        done = done_of({"header": head, "succeeded": succeeded, "responses": responses})
+        assert done.succeeded is succeeded
