@@ -30,6 +30,14 @@ class Unavailable(PairguardError):
     """A program, device or service that is missing, refuses or does not answer in time. Counts as UNKNOWN."""
 
 
+class Unsure(Unavailable):
+    """An order whose outcome nobody knows: it may have been carried out, or may still be."""
+
+
+class TermOver(PairguardError):
+    """This witness is not the arbiter any more, or cannot tell: it says nothing more, ends, and starts as a standby."""
+
+
 class SettingsError(PairguardError):
     """Settings that do not validate; the start stops here. A `why` of several lines is followed by a new line."""
 
@@ -43,7 +51,10 @@ class Refused(PairguardError):
 
 def exit_code(error: PairguardError) -> int:
     """What a daemon that cannot start ends with: 75 (EX_TEMPFAIL, sysexits.h) for what may mend itself, so systemd
-    tries again for ever; 89 for settings and damaged files, which only a person mends, so it does not."""
+    tries again for ever; 89 for settings and damaged files, which only a person mends, so it does not. 87: a witness
+    whose term is over; it is started again."""
+    if isinstance(error, TermOver):
+        return 87
     return 75 if isinstance(error, Unavailable) else 89
 
 

@@ -83,6 +83,9 @@ CATALOGUE: Mapping[str, str] = {
     "default-removed": "an explicit maintenance-mode=false was removed from the cluster's defaults",
     # the arbiter
     "witness-started": "the witness started; fields: pairs, store_id",
+    "standby": "another witness is the arbiter, or etcd does not answer: this one waits; fields: why",
+    "term-taken": "this witness is the arbiter from now on; fields: name, revision",
+    "term-over": "this witness is the arbiter no more: it ends and starts again as a standby; fields: why",
     "register": "a register changed; fields: pair, era, winner, used, basis, version",
     "inhibit-set": "the arbiter stored an inhibit; fields: pair, inhibit, owner",
     "inhibit-ended": "an inhibit ended; fields: pair, inhibit",

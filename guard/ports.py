@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from guard.core.evidence import (
     ClusterView,
@@ -23,6 +23,7 @@ from guard.core.evidence import (
     WriteSample,
 )
 from guard.core.instant import Instant
+from guard.core.pair import Kept
 
 
 class Clock(Protocol):
@@ -242,6 +243,95 @@ class Journal(Protocol):
     async def compact(self, records: Sequence[Mapping[str, object]]) -> None:
         """Replace everything by `records`, durably; a crash leaves the old or the new whole."""
         ...
+
+
+class Registers(Protocol):
+    """The arbiter's memory of every pair. What `save` did not write was never said.
+
+    `store_id` names this memory for ever: guards that know another one believe nothing.
+    """
+
+    @property
+    def store_id(self) -> str: ...
+    def load(self) -> Mapping[str, Kept]:
+        """Every pair, as at the start. `Unreadable` names the first record that is damaged: nothing is guessed."""
+        ...
+
+    async def save(self, pairs: Iterable[Kept]) -> None:
+        """Write these pairs, durably. After it returns, what was decided before the call may be said, also if there
+        was nothing to write. `Unavailable`: nothing was written, say nothing; the state before stands. `TermOver`:
+        nobody knows, or another one writes here; say nothing ever after."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Holds if `key` was created, or last written, at this revision; 0: there is no such key."""
+
+    key: str
+    what: Literal["created", "modified"]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """`lease` 0: it stays until it is deleted."""
+
+    key: str
+    value: str
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The keys from `key` up to but not including `end`, by name; `end` "": that one key. `limit` 0: all of them."""
+
+    key: str
+    end: str = ""
+    limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    key: str
+    value: str
+    created: int
+    modified: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A transaction that was answered: did every comparison hold, and what was read if so, one tuple a range (a put
+    has an empty one). `revision`: of the store after it."""
+
+    succeeded: bool
+    revision: int
+    cluster: str
+    read: tuple[tuple[Row, ...], ...] = ()
+
+
+class Etcd(Protocol):
+    """etcd, or what behaves like it. Every method raises `Unavailable` if nothing was done, `Unsure` if that is not
+    known."""
+
+    async def transact(
+        self, compares: Sequence[Compare], puts: Sequence[Put] = (), ranges: Sequence[Range] = (), *, deadline_s: float
+    ) -> Done:
+        """Linearizable, also if it only compares."""
+        ...
+
+    async def grant(self, ttl_s: int, *, deadline_s: float) -> int:
+        """A lease that lives for at least so long after this call began."""
+        ...
+
+    async def keep(self, lease: int, *, deadline_s: float) -> bool:
+        """False: there is no such lease any more, and no key that hung on it."""
+        ...
+
+    async def revoke(self, lease: int, *, deadline_s: float) -> None: ...
+    async def close(self) -> None: ...
 
 
 class Notifier(Protocol):

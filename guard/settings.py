@@ -35,9 +35,11 @@ ETC = Path("/etc/pairguard")
 RUN = Path("/run/pairguard/conf.d")
 NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 AGENT = r"^fence_[a-z0-9_]+$"
+PREFIX = r"^(/[a-z0-9][a-z0-9._-]{0,62}){1,4}$"
 _ALLOWED = {
     NAME: "write lower-case letters, digits, dots, dashes and underscores, at most 63, a letter or digit first",
     AGENT: "write the name of a stock fence agent, such as fence_ipmilan",
+    PREFIX: "write a path such as /pairguard/north, of names in lower case, without a slash at its end",
 }
 S = TypeVar("S", bound="Section")
 _DURATION = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)s)?")  # 100 years at most
@@ -110,6 +112,56 @@ class WitnessPaths(Paths):
 
     state: FilePath = Path("/var/lib/pairguard-witness")
     run: FilePath = Path("/run/pairguard-witness")
+
+
+class StoreTls(Section):
+    """`certificate` and `key`: where etcd asks for one. With auth on it must carry no CN: the gateway refuses it."""
+
+    ca: FilePath
+    certificate: FilePath | None = None
+    key: FilePath | None = None
+    server_name: str | None = None
+
+
+_ENDPOINT = re.compile(r"(https?)://(?:([0-9.]+)|\[([0-9a-fA-F:.]+)\]):[0-9]{1,5}")
+
+
+def _endpoint(value: str) -> str:
+    found = _ENDPOINT.fullmatch(value)
+    if found is None:
+        raise ValueError("write an address such as https://192.0.2.21:2379, no name")
+    if not ipaddress.ip_address(found[2] or found[3]).is_loopback and found[1] == "http":
+        raise ValueError("write https: only an etcd on loopback is used without TLS")
+    return value
+
+
+class StoreSettings(Section):
+    """Where the registers are. `sqlite`: one file below paths.state. `etcd`: several witnesses, one of which speaks."""
+
+    kind: Literal["sqlite", "etcd"] = "sqlite"
+    endpoints: tuple[Annotated[str, AfterValidator(_endpoint)], ...] = ()
+    prefix: Annotated[str, Field(pattern=PREFIX)] | None = None
+    ttl: Duration = 10.0
+    user: str | None = None
+    password_file: FilePath | None = None
+    tls: StoreTls | None = None
+
+    @model_validator(mode="after")
+    def _etcd(self) -> StoreSettings:
+        more = [name for name, field in StoreSettings.model_fields.items() if getattr(self, name) != field.default]
+        if self.kind == "sqlite" and more:
+            raise ValueError(f'{", ".join(more)}: only with kind = "etcd"')
+        if self.kind == "etcd" and not self.endpoints:
+            raise ValueError('kind = "etcd" needs `endpoints`')
+        if (self.user is None) != (self.password_file is None):
+            raise ValueError("give both `user` and `password_file`, or neither")
+        if self.tls is not None and (self.tls.certificate is None) != (self.tls.key is None):
+            raise ValueError("tls: give both `certificate` and `key`, or neither")
+        if (self.tls is not None) != any(each.startswith("https:") for each in self.endpoints):
+            raise ValueError("https endpoints need [store.tls], and only they do")
+        if self.ttl != int(self.ttl) or not 3 <= self.ttl <= 60:  # etcd counts whole seconds, and elects in 1 to 2 s
+            raise ValueError("ttl must be whole seconds from 3s to 60s")
+        return self
 
 
 class Log(Section):
@@ -323,6 +375,7 @@ class WitnessSettings(Section):
     bus: Bus = Bus()
     keys: Keys
     paths: WitnessPaths = WitnessPaths()
+    store: StoreSettings = StoreSettings()
     log: Log = Log()
     control: Control = Control()
     limits: Limits = Limits()

@@ -7,7 +7,7 @@ NEEDS='
 corosync corosync-qdevice corosync-qnetd pacemaker pacemaker-cli-utils libxml2-utils
 fence-agents resource-agents openipmi ipmitool
 drbd-utils
-mosquitto snmpd snmp
+mosquitto etcd-server etcd-client snmpd snmp
 iproute2 procps openssl socat
 systemd
 spin gcc libc6-dev

@@ -66,6 +66,47 @@ def test_the_smallest_good_settings_load(tmp_path: Path) -> None:
     assert settings.limits.policy() == Policy()
 
 
+WITNESS_KEYS = 'site = "north"\n[keys]\nprivate = "/k/p.pem"\npublic_dir = "/k/public"\n'
+ETCD = '[store]\nkind = "etcd"\nendpoints = ["http://127.0.0.1:2379", "http://[::1]:2379"]\n'
+
+
+def test_a_store_in_etcd(tmp_path: Path) -> None:
+    """Endpoints are enough on loopback; elsewhere TLS; a user with its password's file."""
+    store = load_witness([written(tmp_path, WITNESS_KEYS + ETCD)])[0].store
+    assert (store.kind, store.ttl, store.prefix, store.tls) == ("etcd", 10.0, None, None)
+    far = ETCD.replace("http://127.0.0.1", "https://192.0.2.21").replace("http://[::1]", "https://[2001:db8::1]")
+    more = (
+        'user = "pairguard"\npassword_file = "/k/word"\nprefix = "/site/north"\nttl = "5s"\n[store.tls]\nca = "/k/ca"\n'
+    )
+    store = load_witness([written(tmp_path, WITNESS_KEYS + far + more)])[0].store
+    assert (store.user, store.ttl, store.prefix) == ("pairguard", 5.0, "/site/north")
+    assert load_witness([written(tmp_path, WITNESS_KEYS + '[store]\nkind = "sqlite"\n')])[0].store.kind == "sqlite"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ('[store]\nkind = "etcd"\n', "needs `endpoints`"),
+        ('[store]\nprefix = "/p"\n', 'prefix: only with kind = "etcd"'),
+        (ETCD + 'ttl = "2s"\n', "whole seconds from 3s to 60s"),
+        (ETCD + 'ttl = "5.5s"\n', "whole seconds from 3s to 60s"),
+        (ETCD + 'user = "x"\n', "both `user` and `password_file`"),
+        (ETCD + 'prefix = "pairguard"\n', "write a path such as"),
+        (ETCD + 'prefix = "/pairguard/"\n', "write a path such as"),
+        (ETCD + '[store.tls]\nca = "/k/ca"\n', "https endpoints need"),
+        (ETCD.replace("http:", "https:"), "https endpoints need"),
+        (ETCD.replace("http:", "https:") + '[store.tls]\nca = "/k/ca"\nkey = "/k"\n', "both `certificate` and `key`"),
+        (ETCD.replace("127.0.0.1", "192.0.2.21"), "only an etcd on loopback"),
+        (ETCD.replace("127.0.0.1", "etcd.example"), "no name"),
+        (ETCD.replace("127.0.0.1", "1.2.3"), "endpoints"),
+        (ETCD.replace('kind = "etcd"', 'kind = "zookeeper"'), "store.kind"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused(tmp_path: Path, text: str, word: str) -> None:
+    """Nothing is guessed, and nothing goes in clear text over a network."""
+    assert word in refusal(written(tmp_path, WITNESS_KEYS + text), load=load_witness)
+
+
 def test_the_smallest_good_witness_settings_load(tmp_path: Path) -> None:
     """The witness needs a site and keys, and keeps its state apart from a guard's."""
     text = 'site = "north"\n[keys]\nprivate = "/k/p.pem"\npublic_dir = "/k/public"\n'

@@ -88,17 +88,17 @@ class _NamedContext(ssl.SSLContext):
         return super().wrap_socket(sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, name, session)
 
 
-def tls_context(ca: Path, certificate: Path, key: Path, server_name: str | None = None) -> ssl.SSLContext:
-    """TLS 1.3 with this party's client certificate. `server_name` None: the certificate must carry the IP address.
-
-    `SettingsError` if a file is missing or does not fit.
+def tls_context(ca: Path, certificate: Path | None, key: Path | None, server_name: str | None = None) -> ssl.SSLContext:
+    """TLS 1.3 with this party's client certificate, if it has one. `server_name` None: the certificate of the other
+    side must carry its IP address. `SettingsError` if a file is missing or does not fit.
     """
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.expected = server_name
     for path in (ca, certificate, key):
         try:
-            path.read_bytes()
+            if path is not None:
+                path.read_bytes()
         except OSError as error:
             why = documents.why(error)
             raise SettingsError(f"cannot read the TLS file {path}", why, "see configs/mosquitto/README.md") from error
@@ -107,6 +107,8 @@ def tls_context(ca: Path, certificate: Path, key: Path, server_name: str | None 
     except OSError as error:
         why = "it holds no certificate in PEM: damaged, or not copied whole"
         raise SettingsError(f"cannot use the CA {ca}", why, "copy the CA's certificate here") from error
+    if certificate is None or key is None:
+        return context
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")  # else OpenSSL asks a terminal, and waits
     except OSError as error:

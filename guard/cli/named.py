@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from guard.errors import closed_to_us
 from guard.settings import Bus, GuardSettings, Origin, WitnessSettings
@@ -74,9 +75,9 @@ def of_guard(settings: GuardSettings) -> tuple[Fault, ...]:
 
 
 def of_witness(settings: WitnessSettings) -> tuple[Fault, ...]:
-    """TLS; the witness runs as a user of its own."""
+    """TLS, and the password for etcd; the witness runs as a user of its own."""
     owners = {0, os.geteuid(), *witness_user()}
-    return tuple(f for key, path, kind in _tls(settings.bus) if (f := _fault(key, path, kind, owners)) is not None)
+    return tuple(f for key, path, kind in _of_witness(settings) if (f := _fault(key, path, kind, owners)) is not None)
 
 
 def witness_user() -> frozenset[int]:
@@ -114,6 +115,9 @@ def examples(settings: GuardSettings | WitnessSettings) -> tuple[Fault, ...]:
             named["network.traps.address"] = settings.network.traps.address
         for node, fence in sorted(settings.fence.items()):
             named |= {f"fence.{node}.options.{o}": v for o, v in fence.options.items() if o in ("ip", "ipaddr")}
+    else:
+        hosts = [urlsplit(endpoint).hostname or "" for endpoint in settings.store.endpoints]
+        named |= {f"store.endpoints (number {n})": host for n, host in enumerate(hosts, 1)}
     found = []
     for key, value in named.items():
         if is_example(value):
@@ -140,7 +144,7 @@ def closed_to_witness(settings: WitnessSettings) -> Iterator[Fault]:
     groups = frozenset(os.getgrouplist(WITNESS_USER, pwd.getpwuid(uid).pw_gid))
     files = [("keys.private", settings.keys.private), ("keys.public_dir", settings.keys.public_dir)]
     files += [("keys.public_dir", path) for path in sorted(settings.keys.public_dir.glob("*.pub"))]
-    for key, path in (*files, *((key, path) for key, path, _ in _tls(settings.bus))):
+    for key, path in (*files, *((key, path) for key, path, _ in _of_witness(settings))):
         closed = closed_to(path, uid, groups)
         if closed is not None:
             text = (
@@ -169,6 +173,18 @@ def _tls(bus: Bus) -> Iterator[tuple[str, Path, Kind]]:
         yield "bus.tls.ca", bus.tls.ca, "public"
         yield "bus.tls.certificate", bus.tls.certificate, "public"
         yield "bus.tls.key", bus.tls.key, "key"
+
+
+def _of_witness(settings: WitnessSettings) -> Iterator[tuple[str, Path, Kind]]:
+    yield from _tls(settings.bus)
+    store = settings.store
+    if store.tls is not None:
+        yield "store.tls.ca", store.tls.ca, "public"
+        if store.tls.certificate is not None and store.tls.key is not None:
+            yield "store.tls.certificate", store.tls.certificate, "public"
+            yield "store.tls.key", store.tls.key, "key"
+    if store.password_file is not None:
+        yield "store.password_file", store.password_file, "secret"
 
 
 def _fault(key: str, path: Path, kind: Kind, owners: set[int]) -> Fault | None:

@@ -109,7 +109,9 @@ def merge(answers: Sequence[Mapping[str, Any]], site: str) -> dict[str, Any]:
         "site": site,
         "pairs": [rows[name] for name in sorted(rows)],
     }
-    return {**found, "store_trouble": troubles[0]} if troubles else found
+    waits = [each["standby"] for each in answers if each.get("standby")]
+    more = {"store_trouble": troubles[:1], "standby": waits[:1]}
+    return {**found, **{key: value[0] for key, value in more.items() if value}}
 
 
 def of_witness(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,7 +134,8 @@ def of_witness(found: Mapping[str, Any]) -> dict[str, Any]:
                 "nodes": {node: _testified(said) for node, said in sorted((pair.get("testimony") or {}).items())},
             }
         )
-    return {"schema": "pairguard.status/1", "pairs": rows, "store_trouble": found.get("store_trouble")}
+    own = {key: found.get(key) for key in ("store_trouble", "standby")}
+    return {"schema": "pairguard.status/1", "pairs": rows, **own}
 
 
 def _inhibit(view: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +173,8 @@ def screen(data: Mapping[str, Any], wall: float) -> str:
     lines = [f"site {data.get('site', '?')}, {when(wall)}"]
     if data.get("store_trouble"):
         lines.append(wrapped(f"PAGE the witness cannot write: {data['store_trouble']}", hang=5))
+    if data.get("standby"):
+        lines.append(wrapped(f"the witness here is a standby: {data['standby']}", hang=5))
     for pair in pairs:
         lines += [wrapped(f"PAGE {pair['pair']}: {PAGES.get(page, page)}", hang=5) for page in pair.get("pages") or ()]
     rows = [

@@ -310,6 +310,7 @@ class Checkers:
         )
         well = well and all(volume.plain() for volume in world.volumes)
         well = well and node.runs() and guard is not None and not node.shell.paused and not node.shell.disk_full
+        well = well and not node.foreign  # else the arbiter cannot read what it asks for, nor it the answer
         quiet = guard is not None and not guard.memory.inhibits and not guard.memory.holding and not world.crashes
         kept = world.arbiter.kept
         return clear and well and quiet and device.plain() and kept is not None and not kept.inhibits

@@ -11,6 +11,7 @@ from guard.core.instant import NS_PER_S, Instant
 from guard.core.messages import ARBITER, Beat, BeatAck, Init, Message, Won
 from guard.core.pair import Kept, Pair, Sends, Site
 from guard.core.step import Heard
+from guard.rehearsal.terms import Etcd, Former
 
 if TYPE_CHECKING:
     from guard.rehearsal.world import World
@@ -23,6 +24,7 @@ class Trouble:
     crashes: list[str] = field(default_factory=list)
     slow_s: tuple[float, float] | None = None  # until a write is durable, least and most
     refuses: int = 0  # faults by which no write is taken (etcd elects a leader)
+    etcd: Etcd = field(default_factory=Etcd)
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class SharedCell:
     up_at: int = 0  # world time of the last start
     stopped_at: int | None = None  # its machine stands since then, and with it its clock
     wall_s: float = 0.0  # its wall clock is so wrong
+    former: Former | None = None  # the witness that had the term before, and does not know it yet
 
     def join(self, arbiter: Arbiter, boot_at: int) -> None:
         """One more pair. The first one's draw decides how long the witness has been up."""
@@ -91,6 +94,21 @@ class SharedCell:
         self.cell = storm.Cell(first.local(), self.cell.pairs if self.cell is not None else frozenset())
         for each in self.arbiters:
             each.remember()
+
+    def hand_over(self, *, outlives: bool = False) -> None:
+        """The term goes to a witness on another machine, which begins at once; the old one has not heard of it."""
+        if not self.up or self.stopped_at is not None:
+            return
+        first = self.arbiters[0]
+        pairs = {each.world.name: each.pair for each in self.arbiters if each.pair is not None}
+        self.former = Former(pairs, first.cell, self.boot_at, outlives)
+        for each in self.arbiters:
+            each.world.counts["terms moved"] += 1
+            each.forget()
+        self.boots += 1
+        self.boot_at = first.world.now - int(first.world.rng.uniform(100, 1000) * NS_PER_S)
+        self.up = False
+        self.start()
 
 
 class Arbiter:
@@ -228,6 +246,8 @@ class Arbiter:
         """`came`: when, if it had to wait for the store until now, as `bus.Delivery.received` says."""
         if not self.shared.up or self.shared.stopped_at is not None:
             return
+        if self.shared.former is not None and came is None and self.shared.former.takes(self, sender, message):
+            return
         if self.writing:
             self.waiting.append((sender, message, self.local() if came is None else came))
             return
@@ -236,7 +256,7 @@ class Arbiter:
             self._storm(sender, message, now)
         if self.pair is None:
             if isinstance(message, Beat):
-                self._send(sender, BeatAck(message.seq, None, None, (), None, None, None, False))
+                self.say(sender, BeatAck(message.seq, None, None, (), None, None, None, False))
             return
         policy = self.world.policy
         self.cell = storm.heard(self.cell, self.pair, sender, message, now, policy)
@@ -251,6 +271,8 @@ class Arbiter:
         self.pair = arbiter.heard_unread(self.pair, sender, self.local(), self.world.policy)
 
     def tick(self) -> None:
+        if self.shared.former is not None:
+            self.shared.former.tick(self)
         pair = self.pair
         if pair is None or not (pair.gatherings or pair.kept.inhibits):
             return  # a tick advances claims and ends inhibits, nothing else
@@ -284,8 +306,9 @@ class Arbiter:
             self.cell = storm.whole_again(self.cell, self.world.name, now)
 
     def _carry_out(self, pair: Pair, sends: Sends) -> None:
-        if self.shared.trouble is not None and pair.kept is not self.kept:
-            self._write(self.shared.trouble, pair, sends)
+        trouble = self.shared.trouble
+        if trouble is not None and (pair.kept is not self.kept or (sends and trouble.etcd.slow_s is not None)):
+            self._write(trouble, pair, sends)
         else:
             self._commit(pair, sends)
 
@@ -301,10 +324,13 @@ class Arbiter:
         if trouble.refuses:
             world.counts["writes refused"] += 1
             return
-        if trouble.slow_s is None:
+        if pair.kept is not self.kept and trouble.etcd.spoils(self, pair):
+            return
+        slow_s = trouble.slow_s or trouble.etcd.slow_s
+        if slow_s is None:
             self._commit(pair, sends)
             return
-        world.counts["writes late"] += 1
+        world.counts["writes late" if pair.kept is not self.kept else "looks late"] += 1
         self.writing, starts = True, self.shared.starts
 
         def durable() -> None:
@@ -319,7 +345,7 @@ class Arbiter:
             for sender, message, came in waiting:
                 self.hear(sender, message, came)
 
-        world.at(rng.uniform(*trouble.slow_s), durable)
+        world.at(rng.uniform(*slow_s), durable)
 
     def _commit(self, pair: Pair, sends: Sends) -> None:
         self._keep(pair)
@@ -331,17 +357,22 @@ class Arbiter:
         for to, message in sends:
             if isinstance(message, Won):
                 self.world.tell(ARBITER, f"{to} wins era {message.era} for `{message.purpose}`")
-            self._send(to, message)
+            self.say(to, message)
 
     def _keep(self, pair: Pair) -> None:
         """Durable before anything is said (S6)."""
-        before = self.kept
-        self.pair, self.kept = pair, pair.kept
-        if before is not None and before.register is not pair.kept.register:
-            self.world.checkers.register_changed(before.register, pair.kept.register)
+        self.pair = pair
+        self.store(pair.kept)
 
-    def _send(self, to: str, message: Message) -> None:
-        node = self.world.nodes[to]
+    def store(self, kept: Kept) -> None:
+        """On the disk, whoever knows of it."""
+        before, self.kept = self.kept, kept
+        if before is not None and before.register is not kept.register:
+            self.world.checkers.register_changed(before.register, kept.register)
+
+    def say(self, to: str, message: Message) -> None:
+        node, trouble = self.world.nodes[to], self.shared.trouble
+        lag_s = self.world.rng.uniform(0.0, trouble.etcd.lag_s) if trouble is not None and trouble.etcd.lag_s else 0.0
 
         def deliver() -> None:
             if node.foreign:
@@ -349,4 +380,5 @@ class Arbiter:
             self.world.checkers.delivered(node, message)
             node.shell.take(Heard(ARBITER, message))
 
-        self.world.network.message(ARBITER, to, message.kind, deliver)
+        arrive = (lambda: self.world.at(lag_s, deliver)) if lag_s else deliver
+        self.world.network.message(ARBITER, to, message.kind, arrive)

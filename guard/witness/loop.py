@@ -1,6 +1,7 @@
 """The arbiter's loop: hear, decide in the core, make it durable, then say it; any number of pairs.
 
-A write that fails takes the decision back: the state before it stays, nothing is sent, the guards ask again.
+A write that fails takes the decision back: the state before it stays, nothing is sent, the guards ask again. What is
+said without a write asks the store too: with several witnesses only that tells who speaks (`terms`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ from guard.core.policy import Policy
 from guard.core.storm import Cell
 from guard.errors import PairguardError, Unavailable
 from guard.events import Emit
-from guard.ports import Bus, Clock, Delivery, Notifier
+from guard.ports import Bus, Clock, Delivery, Notifier, Registers
 from guard.wire import NAME, Unread
-from guard.witness.store import Store
 
 TICK_S = 0.05  # a gathering waits 0.3 s: a sixth of it
 BATCH_MAX = 256  # deliveries decided and written in one transaction
@@ -27,10 +27,10 @@ PAGED = frozenset({"peer-alive", "storm"})
 
 
 class Arbiter:
-    """Every pair of a site. `run` ends only by cancellation."""
+    """Every pair of a site. `run` ends only by cancellation, or by `TermOver` of its store."""
 
     def __init__(
-        self, store: Store, bus: Bus, clock: Clock, policy: Policy, emit: Emit, notifier: Notifier | None = None
+        self, store: Registers, bus: Bus, clock: Clock, policy: Policy, emit: Emit, notifier: Notifier | None = None
     ) -> None:
         self._store, self._bus, self._clock, self._policy = store, bus, clock, policy
         self._emit, self._notifier = emit, notifier
@@ -95,7 +95,8 @@ class Arbiter:
         work.tick()
         changed = [p.kept for n, p in work.pairs.items() if before.get(n) is None or before[n].kept != p.kept]
         try:
-            await self._store.save(changed)
+            if changed or work.sends:
+                await self._store.save(changed)
         except Unavailable as error:
             if self.store_trouble is None:
                 self._emit("store-failed", f"{error}: nothing is decided until it can be written", {}, page=True)

@@ -16,7 +16,8 @@ from guard.witness.wiring import serve
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 after an orderly stop; 89 if a person must mend settings, keys or the store; 75 to be started again."""
+    """0 after an orderly stop; 89 if a person must mend settings, keys or the store; 75 to be started again; 87 if its
+    term is over."""
     parser = argparse.ArgumentParser(prog="pairguard-witness", description=__doc__)
     parser.add_argument("--config", type=Path, help="this settings file alone")
     parser.add_argument("--version", action="version", version=f"pairguard {__version__}")

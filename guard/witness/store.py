@@ -154,7 +154,7 @@ def plain_kept(kept: Kept) -> str:
     return _KEPT.dump_json(kept).decode()
 
 
-def parse_kept(name: str, text: str, path: Path) -> Kept:
+def parse_kept(name: str, text: str, path: Path | str) -> Kept:
     """The pair `name`. `Unreadable` unless it is exactly what `plain_kept` writes.
 
     A field that is gone would read as its default: an inhibit that is lost would be none. A new field needs a new

@@ -805,3 +805,26 @@ def test_check_on_the_arbiters_machine_looks_at_keys_and_witness(folder: Path) -
     told = pairguard("check", config=file)
     assert told.exit_code == 81
     assert "example value still in place" in told.stdout
+
+
+def test_check_looks_at_what_the_store_in_etcd_names(folder: Path) -> None:
+    """Its password and TLS files: there, and closed to others; example addresses; else it would not start."""
+    write_settings(folder)
+    file, word = folder / "witness.toml", folder / "word"
+    keys = f'[keys]\nprivate = "{folder}/arbiter.pem"\npublic_dir = "{folder}/keys/public"\n'
+    paths = f'[paths]\nstate = "{folder}/state"\nrun = "{folder}/run"\n'
+    store = f'[store]\nkind = "etcd"\nendpoints = ["https://192.0.2.21:2379"]\nuser = "w"\npassword_file = "{word}"\n'
+    file.write_text(f'site = "lab"\n{keys}{paths}{store}[store.tls]\nca = "{folder}/etcd-ca.crt"\n')
+
+    def faults() -> set[tuple[str, str]]:
+        done = pairguard("check", "--settings", "--json", config=file)
+        return {(each["code"], each["key"]) for each in json.loads(done.stdout)["programs"][0]["faults"]}
+
+    assert {("file-missing", "store.password_file"), ("file-missing", "store.tls.ca")} <= faults()
+    word.write_text("secret\n")
+    word.chmod(0o644)
+    (folder / "etcd-ca.crt").write_text("no certificate")
+    found = faults()
+    assert ("file-open", "store.password_file") in found
+    assert ("does-not-start", "store.tls") in found
+    assert ("example-value", "store.endpoints (number 1)") in found

@@ -150,6 +150,25 @@ def test_on_the_arbiters_machine_the_witness_answers_for_all_pairs(folder: Path)
     assert "pairguard-witness" in alone.stderr
 
 
+def test_a_standby_says_who_has_the_term(folder: Path) -> None:
+    """It knows no pair, and that is no trouble."""
+    file = folder / "witness.toml"
+    keys = f'[keys]\nprivate = "{folder}/p.pem"\npublic_dir = "{folder}"\n'
+    file.write_text(f'site = "lab"\n{keys}[paths]\nstate = "{folder}/state"\nrun = "{folder}/run"\n')
+    desk = Desk(folder)
+    why = "w1, process 7 has the term"
+    desk.answers["status"] = {"schema": "pairguard.witness-status/1", "site": "lab", "standby": why, "pairs": []}
+    serving = Serving(desk)
+    try:
+        text, done = pairguard("status", config=file), pairguard("status", "--json", config=file)
+    finally:
+        serving.close()
+    assert (text.exit_code, done.exit_code) == (0, 0)
+    assert f"the witness here is a standby: {why}" in text.stdout
+    fits(text.stdout)
+    assert one_object(done, "pairguard.status/1")["standby"] == why
+
+
 def test_an_inhibit_at_the_witness_is_no_armed_pair() -> None:
     """The witness does not know whether the hold is in force: `inhibited`, never `armed`."""
     told = json.loads(json.dumps(WITNESS))

@@ -256,6 +256,14 @@ CASES: dict[str, Case] = {
     "store-rolled-back": Case(
         lambda w: ("A", "store-doubted") in w.pages, {"age_s": 8.0}, 20, then=(("power-loss", {"node": "B"}, 0.0),)
     ),
+    "etcd-slow": Case(lambda w: w.counts["writes late"] >= 2 and w.counts["looks late"] >= 2, then=(CHANGE,)),
+    "etcd-unsure": Case(
+        lambda w: w.counts["writes unsure: written"] > 1 and w.arbiter.shared.starts > 2,
+        {"becomes": "written"},
+        then=(CHANGE,),
+    ),
+    "etcd-refuses": Case(counted("writes refused", 2), {"share": 0.7}, then=(CHANGE,)),
+    "term-moves": Case(lambda w: w.counts["terms moved"] == 1 and w.counts["deposed witnesses silenced"] == 1),
     "others-lost": Case(lambda w: w.arbiter.cell.storm_since is not None and w.arbiter.site().forbids is not None),
     "person-holds": Case(lambda w: w.checkers.held, within_s=15),
     "person-releases": Case(lambda w: len(w.nodes["A"].shell.told) >= 3, within_s=15),

@@ -99,12 +99,15 @@ class Court:
     # ---- the test's own
     async def hear(self, *words: tuple[str, Message], pair: str = "") -> list[tuple[str, Any]]:
         """One batch; what is said on it. The pair that signs is the sender's name without its last letter."""
-        batch = [Delivery(sender, body, self.clock.now(), pair or sender[:-1]) for sender, body in words]
+        batch = [self.delivery(sender, body, pair) for sender, body in words]
         since = len(self.order)
         await self.arbiter.turn(batch)
         while not self.arbiter._outbox.empty():
             await self.send(*self.arbiter._outbox.get_nowait(), expires_s=1.0)
         return [each for each in self.order[since:] if isinstance(each, tuple)]
+
+    def delivery(self, sender: str, body: Message, pair: str = "") -> Delivery:
+        return Delivery(sender, body, self.clock.now(), pair or sender[:-1])
 
     async def wait(self, seconds: float) -> list[tuple[str, Any]]:
         said = []
@@ -132,7 +135,9 @@ class Court:
             await self.hear((node, statement(node, int(self.clock.now()), member=False)))
 
     async def claim(self, n: int, nonce: str) -> list[Any]:
-        node = f"p{n}b"
+        return await self.claim_of(f"p{n}b", nonce)
+
+    async def claim_of(self, node: str, nonce: str) -> list[Any]:
         said = await self.hear((node, Claim(nonce, "fence", evidence(node, connected=False), "?")))
         return [body for to, body in said + await self.wait(1.0) if to == node]
 
