@@ -16,6 +16,7 @@ from guard.core.policy import Policy
 
 RELATIONS: list[tuple[dict[str, float], dict[str, float], str]] = [  # just right, just wrong, what is named
     ({"corr_s": 0.79}, {"corr_s": 0.8}, "corr_s"),
+    ({"yield_s": 0.801}, {"yield_s": 0.8}, "yield_s"),
     ({"accept_s": 3.0}, {"accept_s": 3.001}, "accept_s"),
     ({"beat_s": 0.5}, {"beat_s": 0.501}, "beat_s"),
     ({"heard_s": 1.001, "beat_s": 0.5}, {"heard_s": 1.0, "beat_s": 0.5}, "heard_s"),

@@ -41,7 +41,7 @@ BASES = {0: "verdict", 1: "yield"}
 SITE = Site("store-1")
 NEWER = 0x1111_2222_3333_4444
 INSTANT_S = 0.001
-POLICY = Policy(corr_s=INSTANT_S, answer_s=2 * INSTANT_S, ask_s_min=INSTANT_S, yield_s=2 * INSTANT_S)
+POLICY = Policy(corr_s=INSTANT_S, answer_s=2 * INSTANT_S, ask_s_min=INSTANT_S, yield_s=2.5 * INSTANT_S)
 COME_S = 4 * INSTANT_S  # after this a gathering has waited for everything
 
 
