@@ -124,6 +124,13 @@ def test_programs_run_the_private_python_and_look_nowhere_else(tree: Path) -> No
     assert re.fullmatch(r"/usr/bin/python3\.\d+", str((package / "bin" / "python3").readlink()))
 
 
+def test_the_readme_names_the_packages_as_they_are_built(built: Built) -> None:
+    """Its commands are typed as they stand."""
+    text = (TOP / "README.md").read_text()
+    assert f"apt install ./{built.deb.name}\n" in text
+    assert f"dnf install ./{built.rpm.name}`" in text
+
+
 def test_every_licence_is_told(tree: Path) -> None:
     """Each library that is carried is named in the copyright file, with its licence."""
     said = (tree / "usr/share/doc/pairguard/copyright").read_text()

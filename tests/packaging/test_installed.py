@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from guard import __version__
 from tests.packaging.conftest import Built
 from tests.packaging.roots import Root, possible
 
@@ -44,7 +45,7 @@ def used(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Roo
 def test_after_dpkg_the_first_command_says_what_to_do(used: Root) -> None:
     """`pairguard check` at once: no settings, which to write, and where they are explained; nothing runs."""
     assert "no program was started or enabled" in used.said
-    assert used.run("pairguard --version").strip() == "pairguard, version 0.1.0"
+    assert used.run("pairguard --version").strip() == f"pairguard, version {__version__}"
     code, said = used.exit_code("pairguard check")
     assert code == 89
     words = " ".join(said.split())
@@ -166,7 +167,7 @@ def test_an_image_is_filled_from_outside(here: Root) -> None:
     dpkg = "dpkg --root=/srv/image --force-script-chrootless --force-depends"
     here.run("mkdir -p /srv/image/etc /srv/image/var/lib/dpkg/info /srv/image/var/lib/dpkg/updates")
     here.run(f"touch /srv/image/var/lib/dpkg/status && {dpkg} --install /mnt/*.deb")
-    assert here.run("readlink /srv/image/usr/lib/pairguard/venv").startswith("trees/0.1.0-1.")
+    assert here.run("readlink /srv/image/usr/lib/pairguard/venv").startswith(f"trees/{__version__}-1.")
     assert "pairguard:" in here.run("cat /srv/image/etc/passwd")
     assert here.run("stat -c %a /srv/image/etc/pairguard/keys").strip() == "750"
     assert here.run("ls -d /usr/lib/pairguard /etc/pairguard 2>/dev/null; grep pairguard /etc/passwd; true") == ""

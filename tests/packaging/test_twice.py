@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from guard import __version__
 from tests.packaging.conftest import TOP, Built, build
 from tests.packaging.roots import Root
 from tests.packaging.test_contents import SCRIPTS, files
@@ -88,9 +91,9 @@ def test_the_rpm_has_the_same_tree(built: Built, tree: Path) -> None:
         text=True,
         check=True,
     ).stdout
-    assert facts == "pairguard 0.1.0 1 x86_64 Apache-2.0 pairguard\n"
+    assert facts == f"pairguard {__version__} 1 {platform.machine()} Apache-2.0 pairguard\n"
     requires = subprocess.run(["rpm", "-qp", "--requires", str(built.rpm)], capture_output=True, text=True, check=True)
-    assert {"python3.11", "systemd"} <= set(requires.stdout.split())
+    assert {f"python3.{sys.version_info.minor}", "systemd"} <= set(requires.stdout.split())
     configs = subprocess.run(["rpm", "-qpc", str(built.rpm)], capture_output=True, text=True, check=True).stdout
     assert set(configs.split()) == {f"/{name}" for name in ours if name.startswith("etc/")}
     scripts = subprocess.run(["rpm", "-qp", "--scripts", str(built.rpm)], capture_output=True, text=True, check=True)
