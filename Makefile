@@ -12,7 +12,7 @@ unexport PYTHONPATH
 SETUP_FROM := requirements.lock requirements-build.lock pyproject.toml packaging/install-needs.sh
 STAMP := build/.setup-$(shell cat $(SETUP_FROM) | sha256sum | cut -c1-16)
 
-.PHONY: help setup needs lint test fuzz mutants mutate model lab table demo rehearse campaign bench verdict-table lock clean
+.PHONY: help setup needs lint test fuzz mutants mutate model lab table demo rehearse campaign bench package package-test verdict-table lock clean
 
 help:
 	@echo 'make setup          system packages (as root, on Debian) and build/venv'
@@ -29,8 +29,10 @@ help:
 	@echo 'make rehearse       every scenario in the deterministic world, in full: results and pictures in build/rehearse'
 	@echo 'make campaign       MINUTES=60: a million pair-freezes, 10,000 seeds of every other scenario and of any mixture; goes on where it stopped'
 	@echo 'make bench          what things cost, each beside a floor of the same run; asserts nothing'
+	@echo 'make package        the .deb and the .rpm in build/package, the same bit by bit for the same commit'
+	@echo 'make package-test   both built twice, installed, upgraded and removed in a clean Debian 12; lintian and the rest'
 	@echo 'make verdict-table  the whole verdict table as CSV'
-	@echo 'make lock           choose newer packages: writes the three lock files'
+	@echo 'make lock           choose newer packages: writes the lock files'
 	@echo 'make clean          removes build/ and caches'
 
 setup: $(STAMP)
@@ -98,6 +100,14 @@ campaign: setup
 bench: setup
 	nice -n 5 $(PY) -m tests.bench.run
 
+RELEASE := 1
+package: setup
+	packaging/build --release $(RELEASE)
+
+package-test: setup
+	@sh packaging/install-needs.sh package
+	$(PY) -m pytest -m 'package_long or not package_long' tests/packaging
+
 verdict-table: setup
 	@$(PY) -m guard.cli.verdict_table
 
@@ -109,6 +119,10 @@ lock:
 		--custom-compile-command 'make lock' --all-extras pyproject.toml --output-file requirements.lock
 	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --group build --output-file requirements-build.lock
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --extra etcd --constraints requirements.lock pyproject.toml --output-file requirements-run.lock
+	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command 'make lock' --group package --output-file requirements-package.lock
 	build/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command 'make lock' --group mutate --constraints requirements.lock --output-file requirements-mutate.lock
 	@rm -r build/lock

@@ -46,6 +46,18 @@ CONNECTED = frozenset(
         "Established",
     ]
 )
+HELP = """\
+pairguard-fence-peer: what DRBD runs before it lets one node go on alone (handler fence-peer), and after a resync
+(handler unfence-peer). It asks this node's guard and waits while the answer may still change.
+
+  pairguard-fence-peer [--unfence] [--socket PATH] [--proc-drbd PATH]
+
+  --unfence         after a resync: the peer's data is good again
+  --socket PATH     control socket of the guard (/run/pairguard/control.sock)
+  --proc-drbd PATH  where DRBD 8.4 shows its devices (/proc/drbd)
+
+DRBD runs it, not a person: what it is about stands in DRBD's environment variables. Exit: 4 the peer is outdated, 6 the
+peer is primary, 7 the peer was powered off, 1 no or not known. Never 3 or 5: with those DRBD goes on without leave."""
 DEVICE = re.compile(r"^\s*([0-9]{1,7}): cs:(\S+)(?: ro:(\w+)/(\w+))?", re.MULTILINE)
 
 
@@ -54,7 +66,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     name, *words = sys.argv if argv is None else argv
     env = os.environ if environ is None else environ
     if "--help" in words:
-        print("pairguard-fence-peer [--unfence] [--socket PATH] [--proc-drbd PATH]: run by DRBD, not by hand.")
+        print(HELP)
         return 0
     unfence = "--unfence" in words or "unfence" in Path(name).name
     socket = _value(words, "--socket", SOCKET)

@@ -447,7 +447,8 @@ def load_witness(files: Sequence[Path]) -> tuple[WitnessSettings, Origin]:
 
 def _merged(files: Sequence[Path]) -> tuple[dict[str, Any], Origin]:
     if not files:
-        next_step = f"write {ETC}/pairguard.toml on a node, {ETC}/witness.toml on the arbiter: see configs/examples"
+        where = "/usr/share/doc/pairguard/examples explains them (in the source: configs)"
+        next_step = f"write {ETC}/pairguard.toml on a node, {ETC}/witness.toml on the arbiter; {where}"
         raise SettingsError("cannot find any settings", f"no file in {ETC}", next_step)
     merged: dict[str, Any] = {}
     key_of: dict[str, Path] = {}

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the system packages that the tests, the lab and the demo use. Starts no service. Goes on without what it
-# cannot get: the tests that need it are skipped then and say so.
+# Installs the system packages that the tests, the lab and the demo use; with the word `package` also those of
+# `make package-test`. Starts no service. Goes on without what it cannot get: the tests that need it are skipped then
+# and say so.
 set -u
 
 NEEDS='
@@ -11,9 +12,11 @@ mosquitto etcd-server etcd-client snmpd snmp
 iproute2 procps openssl socat
 systemd
 spin gcc libc6-dev
+mandoc
 libcairo2 fonts-dejavu-core
 python3-venv
 '
+[ "${1:-}" != package ] || NEEDS="$NEEDS mmdebstrap lintian shellcheck rpm zsh fish"
 
 installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
