@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -77,9 +78,20 @@ def _page(model: type[Section], text: str, files: Sequence[tuple[str, str]]) -> 
             lines += [f".SS {each.value}", *prose(each.prose)]
             continue
         said = each.prose if each.prose.endswith((".", ":")) else f"{each.prose}."
-        lines += item(f"{each.table}.{each.key}" if each.table else each.key, f"{said} {_value(model, each)}")
+        name = f"{each.table}.{each.key}" if each.table else each.key
+        lines += item(name, f"{said} {_value(model, each)}")
+        for inner in _inside(model, each, name):
+            lines += item(f"{name}.{inner.key}", _value(model, inner))
     where = [line for tag, what in files for line in item(tag, what)]
     return [*section("DESCRIPTION", intro[1:]), *section("SETTINGS", lines), *section("FILES", where)]
+
+
+def _inside(model: type[Section], each: Key, name: str) -> Iterator[Key]:
+    """The settings of a table that stands in one line, an example as a whole. A table of free words has none."""
+    value = tomllib.loads(f"x = {each.value}")["x"]
+    field = _section_of(model, each.table).model_fields[each.key]
+    for key, inner in value.items() if isinstance(value, dict) and _sections(field.annotation) else ():
+        yield Key(name, key, "# ", json.dumps(inner), "")
 
 
 def _without_marks(block: str) -> str:
