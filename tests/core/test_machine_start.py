@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scene import armed, done, of, of_a_whole_pair, remembering, run, sent, trying, with_ack
+from scene import armed, done, of, of_a_whole_pair, remembering, run, sent, trying, with_ack, with_replicas
 
 from guard.core import machine
-from guard.core.evidence import Forecast, Power, Up, unseen_cluster
+from guard.core.evidence import (
+    Forecast,
+    Generations,
+    Link,
+    Power,
+    Role,
+    SignKind,
+    Up,
+    WriteSample,
+    unseen_cluster,
+)
 from guard.core.instant import after
 from guard.core.messages import ARBITER, Beat, Bye, InhibitView
 from guard.core.policy import Policy
@@ -33,6 +43,9 @@ from guard.core.step import (
     SawCluster,
     SawMembers,
     SawProbe,
+    SawStored,
+    SawVolumes,
+    SawWrites,
     Send,
     SuspendWrites,
     Tick,
@@ -196,6 +209,88 @@ def test_a_lease_is_counted_down_every_10_s() -> None:
         left.append(guard.memory.inhibits[LEASE.id].lease_s)
     assert left == [90.0, 90.0, 90.0, 80.0, 80.0, 70.0]
     assert set(guard.due) == {"lease"}
+
+
+def test_what_was_read_before_drbd_came_up_is_kept_apart() -> None:
+    """Metadata is for a cold claim; it is no look at what is up."""
+    guard, now = of_a_whole_pair("B")
+    stored = replace(guard.volumes, at=after(now, -1.0), replicas=())
+    assert done(guard, now, machine._take, SawStored(stored)) == (replace(guard, stored=stored), ())
+
+
+@pytest.mark.parametrize(("generation", "counts"), [(None, True), (64, False)])
+def test_the_first_look_after_a_start_decides_what_the_stored_session_proves(generation, counts: bool) -> None:
+    """By the generations that were remembered before that look, and only by that look."""
+    guard, now = of_a_whole_pair("A")
+    seen = guard.volumes
+    if generation is not None:
+        seen = with_replicas(guard, generations=Generations(generation, 0)).volumes
+    first, _ = done(replace(guard, volumes=None), now, machine._take, SawVolumes(seen))
+    assert first.memory.session.primary is counts
+    assert bool(first.memory.continuous) is counts
+    if counts:
+        changed = with_replicas(first, generations=Generations(64, 0)).volumes
+        later, _ = done(first, after(now, 1.0), machine._take, SawVolumes(replace(changed, at=after(now, 1.0))))
+        assert later.memory.continuous == first.memory.continuous
+
+
+@pytest.mark.parametrize(("member", "flaps"), [(True, True), (None, True), (False, False)])
+def test_replication_that_breaks_while_the_membership_stands_is_a_sign(member: bool | None, flaps: bool) -> None:
+    """Three times in 60 s; one that goes with the membership is what a death looks like."""
+    guard, now = of_a_whole_pair("A")
+    guard = replace(guard, network=replace(guard.network, breaks=(), recent=(), replication=True))
+    for n in range(1, 7):
+        now = after(now, 1.0)
+        if n % 2:
+            guard, _ = done(guard, now, machine._take, SawMembers(replace(guard.members, peer_member=member)))
+        link = Link.CONNECTING if n % 2 else Link.CONNECTED
+        seen = replace(with_replicas(guard, link=link).volumes, at=now)
+        guard, _ = done(guard, now, machine._take, SawVolumes(seen))
+    assert [s.kind for s in guard.network.recent if s.kind is SignKind.REPLICATION_FLAP] == (
+        [SignKind.REPLICATION_FLAP] * flaps
+    )
+
+
+def test_the_first_age_that_can_be_compared_is_attested_at_once() -> None:
+    """A death right now would else find none; and every 10 s the ledger is made durable."""
+    guard, now = of_a_whole_pair("A")
+    [r0] = guard.volumes.replicas
+    guard = remembering(replace(guard, ledgers={}, due={"attest": after(now, 99.0)}), ledgers={}, ledger_boot="")
+    told = []
+    for n in range(1, 30):
+        at = after(now, n * 0.5)
+        sample = WriteSample(r0.resource, at, Role.PRIMARY, 100, None, counts=True)
+        guard, _ = done(guard, at, machine._take, SawWrites((sample,)))
+        told.append("attest" not in guard.due)
+        guard = replace(guard, due={**guard.due, "attest": after(now, 99.0)})
+        durable = {1: 1, 20: 1, 21: 21, 29: 21}.get(n)
+        if durable is not None:
+            at_s = (guard.memory.ledgers[r0.resource].seen - now) / 1e9
+            assert at_s == durable * 0.5
+            assert guard.memory.ledger_boot == guard.boot_id
+    assert told.count(True) == 1
+
+
+def test_the_moment_the_winner_fell_silent_is_kept_and_after_10_s_a_person_is_told() -> None:
+    """The newest data are there; not while the arbiter hears it, and not of one that never won."""
+    guard, now = of_a_whole_pair("A")
+    gone = replace(guard, members=replace(guard.members, peer_member=False), acked=now, silent_since=None)
+    gone = with_ack(gone, peer_heard_s=99.0, register=replace(gone.ack.register, winner="B", used=("alone",)))
+    first, effects = done(gone, now, machine._winner_gone)
+    assert (first.silent_since, effects) == (now, ())
+    wait_s = guard.policy.cluster_gone_s
+    for seconds, paged in ((wait_s - 0.001, False), (wait_s, True)):
+        at = after(now, seconds)
+        later, effects = done(replace(first, acked=at), at, machine._winner_gone)
+        assert later.silent_since == now
+        told = [(n.event, n.page, n.data["era"], n.data["used"]) for n in of(effects, Note)]
+        assert told == [("winner-gone", True, gone.ack.register.era, ["alone"])] * paged
+    heard = with_ack(replace(later, acked=at), peer_heard_s=guard.policy.heard_s)
+    back, _ = done(heard, at, machine._winner_gone)
+    assert (back.silent_since, back.paged) == (None, frozenset())
+    for other in (None, "A"):
+        open_era = with_ack(replace(first, acked=at), register=replace(gone.ack.register, winner=other))
+        assert done(open_era, at, machine._winner_gone)[1] == ()
 
 
 # ------------------------------------------------------------------ what follows by itself
