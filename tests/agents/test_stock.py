@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import pwd
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from fencing import manifest
-from fencing.stock import LANPLUS_DEFAULT, RMCP_PLUS_S, SNMP, SNMPV3_S, TCP, TCP_S, clash, horizon_s, one_stream
+from fencing.stock import (
+    CONTROLLER,
+    LANPLUS_DEFAULT,
+    RMCP_PLUS_S,
+    SNMP,
+    SNMPV3_S,
+    TCP,
+    TCP_S,
+    clash,
+    horizon_s,
+    one_stream,
+)
 
+ROOT = Path(__file__).parents[2]
+HACLUSTER = CONTROLLER in {user.pw_name for user in pwd.getpwall()} and Path("/usr/bin/python3").exists()
 V3 = {"snmp_version": "3", "snmp_sec_level": "authPriv"}
 Script = Callable[[str], str]
 
@@ -105,6 +123,46 @@ def test_an_agent_that_cannot_be_run_is_told_so(tmp_path: Path) -> None:
 def test_a_user_that_this_machine_does_not_have_asks_nothing(script: Script) -> None:
     """Without Pacemaker nobody asks as its controller."""
     assert clash(script("exit 1"), user="no-such-user-here") is None
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read; pytest's own are for root alone."""
+    folder = Path(tempfile.mkdtemp(prefix="pairguard-agent."))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not HACLUSTER, reason="needs root, Pacemaker's user and the system's Python")
+def test_pacemakers_controller_can_ask_the_agent(open_folder: Path) -> None:
+    """It is no root: an agent below /root starts for us and not for it, and then it stands still for a minute."""
+    shutil.copytree(ROOT / "fencing", open_folder / "fencing", ignore=shutil.ignore_patterns("__pycache__"))
+    agent = open_folder / "fence_pairguard"
+    code = f"import sys; sys.path.insert(0, {str(open_folder)!r}); from fencing.agent import main; sys.exit(main())"
+    agent.write_text(f'#!/bin/sh\nexec /usr/bin/python3 -I -c {shlex.quote(code)} "$@"\n')
+    agent.chmod(0o755)
+    assert clash(str(agent)) is None
+    assert clash(str(agent), user=CONTROLLER) is None
+    (open_folder / "fencing").chmod(0o700)
+    assert clash(str(agent)) is None
+    said = clash(str(agent), user=CONTROLLER)
+    assert said is not None
+    assert "does not start" in said
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not HACLUSTER, reason="needs root, Pacemaker's user and the system's Python")
+def test_an_agent_is_asked_with_the_rights_of_that_user_alone(open_folder: Path) -> None:
+    """Its own group, and none that root had."""
+    user = pwd.getpwnam(CONTROLLER)
+    agent = open_folder / "fence_of_mine"
+    agent.write_text(
+        f'#!/bin/sh\ntest "$(id -u) $(id -G)" = "{user.pw_uid} {user.pw_gid}" && echo "<resource-agent>"\n'
+    )
+    agent.chmod(0o755)
+    assert clash(str(agent), user=CONTROLLER) is None
 
 
 # ------------------------------------------------------------------ what our own agent says of itself

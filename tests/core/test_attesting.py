@@ -79,6 +79,7 @@ def test_a_gap_in_the_events_is_a_break_and_a_new_connection() -> None:
     over, _ = look(guard, now, gap=True)
     assert (over.lost, over.lost_at, over.halves.connects) == (NAME, now, 4)
     assert over.halves.session("A", "B") is None
+    assert over.due == {}, "both the new half and the loss are told at once"
     cut = with_replicas(guard, link=Link.CONNECTING)
     assert look(cut, now, gap=True, link=Link.CONNECTING)[0].lost is None, "nothing was there to break"
 

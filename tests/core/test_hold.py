@@ -238,6 +238,8 @@ def test_a_guard_states_its_own_side_of_the_hold() -> None:
     assert said.inhibits == ("person:k@10.0", "storm:cell@10.0")
     assert (said.maintenance, said.whole, said.drained, said.no_fence_right) == (True, True, True, True)
     assert (said.harmless, said.release_harmless, said.pending_shots, said.unfit) == (True, True, 0, False)
+    unfit = replace(guard, cluster=replace(guard.cluster, failed_stop=True))
+    assert hold.statement(Turn(unfit, now)).unfit is True
     blind = hold.statement(Turn(replace(guard, ack=None, cluster=None), now))
     assert (blind.inhibits, blind.maintenance, blind.pending_shots, blind.whole) == ((), None, None, None)
     job = AgentJob("a", "off", "B", now, after(now, 60.0))
@@ -274,6 +276,22 @@ def test_a_forecast_proves_something_for_6_s(forecast: Forecast, with_hold, with
     assert hold._fresh(Turn(replace(guard, forecasts={}), now), without_hold=True) is None
 
 
+@pytest.mark.parametrize("kind", ["person", "change"])
+@pytest.mark.parametrize("side", ["both", "ours", "peer"])
+def test_what_a_person_or_a_change_asked_for_is_held_once_both_sides_name_it(kind: str, side: str) -> None:
+    """Law 2: until the other guard knows this very inhibit, it may be about to release what stood before."""
+    asked_for = replace(PERSON, id=f"{kind}:k", kind=kind)
+    guard, now = holding(asked_for, listed=(OF_B, asked_for) if side != "peer" else (OF_B,))
+    names = ("disturbance:B@10.0", f"{kind}:k@10.0") if side != "ours" else ("disturbance:B@10.0",)
+    proven = {"inhibits": names, "maintenance": True, "no_fence_right": True, "drained": True, "harmless": True}
+    guard = replace(with_ack(guard, peer_hold=replace(guard.ack.peer_hold, **proven), peer_heard_s=0.1), acked=now)
+    assert hold.held(Turn(guard, now)) is (side == "both")
+    assert hold.stage(guard, Turn(guard, now)) == ("held" if side == "both" else "in-force")
+    for field, worse in (("maintenance", None), ("no_fence_right", False), ("drained", False), ("harmless", None)):
+        doubtful = with_ack(guard, peer_hold=replace(guard.ack.peer_hold, **{field: worse}))
+        assert not hold.held(Turn(doubtful, now))
+
+
 # ------------------------------------------------------------------ keeping
 
 
@@ -307,6 +325,17 @@ def test_the_property_is_set_every_second_until_it_is_in_force(own, view, orders
         assert len(of(done(first, after(now, seconds), hold.advance)[1], SetHold)) == again
 
 
+def test_a_new_brake_does_not_wait_for_the_turn_of_the_last_order() -> None:
+    """Milliseconds count: the property and the arbiter come right behind it."""
+    guard, now = quiet()
+    guard = replace(guard, ever_whole=True, due={})
+    first, _ = done(guard, now, hold.brake_for_network, SIGNS[:1])
+    first, effects = done(first, now, hold.advance)
+    assert of(effects, SetHold) == [SetHold("pairguard:A+B")]
+    again, _ = done(first, now, hold.open_by_person, OpenHold("p", "k", "anna", "work", 60.0, 10.0))
+    assert of(done(again, now, hold.advance)[1], SetHold) == [SetHold("pairguard:A+B")]
+
+
 def test_the_scheduler_is_asked_every_2_s_what_would_happen() -> None:
     """With the peer lost while the property is set; without the hold once nothing stands."""
     for own, maintenance, asked in (
@@ -329,8 +358,9 @@ def test_a_shot_that_is_queued_in_the_cluster_is_purged() -> None:
     """Maintenance does not stop it. One that has ended is none; and our own agent's request is no stranger's."""
     queued, over = PendingShot("B", "off", "c", "A", "pending"), PendingShot("B", "off", "c", "A", "success")
     guard, now = holding(PERSON)
+    ours = replace(queued, target="A")
     for cluster, agents, purges in (
-        ({"pending": (over, queued, queued)}, (), [PurgeShot(queued)]),
+        ({"pending": (over, queued, queued, ours)}, (), [PurgeShot(queued), PurgeShot(ours)]),
         ({"pending": (queued,), "maintenance": False}, (), []),
         ({"pending": (queued,)}, (AgentJob("a", "off", "B", now, after(now, 60.0)),), []),
     ):
