@@ -115,14 +115,24 @@ def test_a_text_that_was_told_is_kept(seconds: int, text: str, more: dict[str, s
 def test_what_a_look_did_not_say_keeps_what_was_known_of_our_interface() -> None:
     """Unknown is not worse, and the next word is held against the last one that was said."""
     known = {"lacp_partner": "02:00", "lacp_state": "in-sync", "stp_state": "forwarding", "carrier_changes": 4}
-    network, signs = play([(1, link(1, **known)), (2, link(2, carrier=Up.UNKNOWN)), (3, link(3, **known))])
+    network, signs = play([(1, link(1, **known)), (2, link(2, carrier=Up.UNKNOWN))])
     assert signs == []
+    assert play([(3, link(3, **known))], network=network)[1] == []
     worse = link(4, carrier_changes=4, lacp_partner="02:01", lacp_state="defaulted", stp_state="listening")
     assert sorted(s.kind for s in play([(4, worse)], network=network)[1]) == [
         K.LACP_PARTNER, K.LACP_PARTNER, K.PATH_PORT_FLAP
     ]  # fmt: skip
     down = link(4, carrier=Up.DOWN, carrier_changes=5, stp_state="disabled")
     assert [s.kind for s in play([(4, down)], network=network)[1]] == [K.MEMBER_CARRIER], "its bridge port went with it"
+
+
+@pytest.mark.parametrize(
+    ("partner", "said"), [(NO_PARTNER, "lost its LACP partner"), ("02:01", "another LACP partner")]
+)
+def test_a_lost_lacp_partner_is_told_from_another_one(partner: str, said: str) -> None:
+    """One is a switch that went away, the other a cable in the wrong port."""
+    [sign] = play([(1, link(1, lacp_partner="02:00")), (2, link(2, lacp_partner=partner))])[1]
+    assert said in sign.text
 
 
 def test_an_answer_of_the_same_moment_is_one_and_an_older_one_is_none() -> None:
@@ -136,7 +146,9 @@ def test_an_answer_of_the_same_moment_is_one_and_an_older_one_is_none() -> None:
     ("uptime_s", "passed_s", "now_s", "restarted"),
     [
         pytest.param(1000.0, 5.0, 1005.0, False, id="as it should be"),
-        pytest.param(1000.0, 5.0, 1001.0, False, id="4 s behind"),
+        pytest.param(1000.0, 12.0, 1002.0, False, id="10 s behind"),
+        pytest.param(1000.0, 12.0, 1001.9, True, id="more than 10 s behind"),
+        pytest.param(UPTIME_WRAP_S - 15.0, 5.0, 0.0, False, id="it may have wrapped just now"),
         pytest.param(1000.0, 5.0, 900.0, True, id="it fell"),
         pytest.param(1000.0, 5.0, 3.0, True, id="it began anew"),
         pytest.param(UPTIME_WRAP_S - 2.0, 5.0, 3.0, False, id="it wrapped"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 
-from scene import of, of_a_whole_pair, with_replicas
+import pytest
+from scene import of, of_a_whole_pair, remembering, with_replicas
 
 from guard.core import turn as questions
 from guard.core.evidence import Disk, Link, Membership, Role, Up
 from guard.core.instant import Instant, after, elapsed_s
 from guard.core.messages import Bye
+from guard.core.policy import Policy
 from guard.core.step import Note, Send
 from guard.core.turn import Turn
 
@@ -51,6 +53,56 @@ def test_a_spread_duty_comes_earlier_by_another_part_each_time_and_never_later()
     assert not set(one) & set(other)
     assert max(one) - min(one) > 1.5, "the whole part of it is used"
     assert set(gaps("a" * 32, 10.0, 0.0)) == {10.0}
+
+
+def test_what_never_was_is_longer_ago_than_anything() -> None:
+    """A limit is not kept by what was never seen."""
+    guard, now = of_a_whole_pair("A")
+    turn = Turn(guard, now)
+    assert turn.since(None) > 1e300
+    assert (turn.since(now), turn.since(after(now, -2.5)), turn.since(after(now, 1.0))) == (0.0, 2.5, -1.0)
+
+
+def test_a_session_is_the_one_that_stands_else_the_one_lost_last_else_the_one_remembered() -> None:
+    """A claim names it; without any there is nothing to claim by."""
+    guard, _ = of_a_whole_pair("A")
+    stands = guard.halves.session("A", "B")
+    assert stands is not None
+    assert questions.session(replace(guard, lost="lost")) == stands
+    cut = replace(guard, halves=guard.halves.lost())
+    assert questions.session(replace(cut, lost="lost")) == "lost"
+    assert questions.session(replace(cut, lost=None)) == guard.memory.session.name
+    assert questions.session(remembering(replace(cut, lost=None), session=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "unfit"),
+    [
+        ({}, True),
+        ({"started_s": 119.9}, False),
+        ({"members": None}, False),
+        ({"quorate": True}, False),
+        ({"quorate": None}, False),
+        ({"ever_connected": True}, False),
+        ({"volumes": None}, False),
+        ({"failed_stop": True, "started_s": 0.0}, True),
+        ({"cluster_lost_s": 10.0, "started_s": 0.0}, True),
+        ({"cluster_lost_s": 9.9, "started_s": 0.0}, False),
+    ],
+)
+def test_a_node_that_cannot_serve_says_so(changed, unfit: bool) -> None:
+    """After a boot with nothing running and no quorum for T_cold; or its cluster is gone, or shows a failed stop."""
+    guard, now = of_a_whole_pair("B")
+    changed = dict(changed)
+    guard = remembering(replace(guard, policy=Policy(), ever_connected=False), boot_id="the boot before")
+    guard = replace(
+        guard,
+        started=after(now, -changed.pop("started_s", 120.0)),
+        members=replace(guard.members, quorate=changed.pop("quorate", False)),
+        cluster=replace(guard.cluster, failed_stop=changed.pop("failed_stop", False)),
+        cluster_lost=after(now, -changed.pop("cluster_lost_s")) if "cluster_lost_s" in changed else None,
+    )
+    assert questions.unfit(Turn(replace(guard, **changed), now)) is unfit
 
 
 def test_no_word_to_the_arbiter_outlives_the_time_in_which_its_answer_gives_a_right() -> None:
