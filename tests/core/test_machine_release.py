@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scene import done, of, remembering, sent, with_ack, with_replicas
+from scene import done, of, of_a_whole_pair, remembering, sent, with_ack, with_replicas
 from test_hold import ALIVE, OF_B, PERSON, ended, holding
 from test_machine_hold import DISTURBANCE
 
@@ -13,7 +13,7 @@ from guard.core import machine
 from guard.core.evidence import Link, Power, Up
 from guard.core.instant import after
 from guard.core.messages import Bye, Claim, Closed
-from guard.core.step import Heard, Note, ReadPower
+from guard.core.step import Bar, Heard, Note, ReadPower
 from guard.core.turn import Attempt, Closing, Right
 
 
@@ -80,6 +80,21 @@ def test_an_unfit_peer_is_asked_to_yield_beside_a_device_that_reads_on(power, as
     assert len(of(effects, ReadPower)) == (not asks)
     other = with_ack(guard, inhibits=(ALIVE, OF_B))
     assert claims(other, now) == []
+
+
+def test_a_new_era_takes_the_constraint_back_at_once() -> None:
+    """K6: not when the turn of the last order comes round."""
+    guard, now = held(members=None)
+    guard = replace(guard, members=of_a_whole_pair("A")[0].members, volumes=of_a_whole_pair("A")[0].volumes)
+    guard = remembering(guard, used=(), holding=False)
+    register = replace(guard.ack.register, winner=None)
+    guard, effects = done(with_ack(guard, register=register), now, machine._constraint)
+    assert of(effects, Bar) == [Bar("B", on=False)]
+    assert of(done(guard, now, machine._constraint)[1], Bar) == []
+    new = replace(register, era=register.era + 1, version=guard.memory.version + 1)
+    ack = with_ack(guard, register=new, seq=int(now)).ack
+    guard, _ = done(guard, now, machine._take, Heard("arbiter", ack))
+    assert of(done(guard, now, machine._constraint)[1], Bar) == [Bar("B", on=False)]
 
 
 def test_only_the_arbiter_closes_an_era_and_strangers_are_not_heard() -> None:

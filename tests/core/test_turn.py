@@ -38,11 +38,12 @@ def test_no_nonce_is_drawn_twice_and_no_other_seed_draws_it() -> None:
     for seed in ("a" * 32, "b" * 32):
         turn = Turn(replace(guard, seed=seed, due={}, drawn=0), now)
         for round_ in range(20):
-            drawn.append(turn.nonce())
+            nonce = turn.nonce()
+            assert len(nonce) == 32, "128 bits"
+            drawn.append(int(nonce[:8], 16) / 2**32)
             turn.every(f"duty{round_}", 1.0, spread=0.5)
-            turn.fraction()
-    assert len(set(drawn)) == len(drawn) == 40
-    assert {len(nonce) for nonce in drawn} == {32}, "128 bits"
+            drawn.append(turn.fraction())
+    assert len(set(drawn)) == len(drawn) == 80
 
 
 def test_a_spread_duty_comes_earlier_by_another_part_each_time_and_never_later() -> None:
