@@ -1,4 +1,4 @@
-"""Stock agents still start beside our package of the same name; their table is in test_stock.py."""
+"""Stock agents still start beside our package of the same name; their table is in test_stock_table.py."""
 
 from __future__ import annotations
 
