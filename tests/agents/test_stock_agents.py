@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,33 @@ HACLUSTER = CONTROLLER in {user.pw_name for user in pwd.getpwall()} and Path("/u
 def test_no_clash_here() -> None:
     """The stock agent starts in the environment that delegates get."""
     assert clash() is None
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read; pytest's own are for root alone."""
+    folder = Path(tempfile.mkdtemp(prefix="pairguard-agent."))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0 or not HACLUSTER, reason="needs root, Pacemaker's user and the system's Python")
+def test_pacemakers_controller_can_ask_the_agent(open_folder: Path) -> None:
+    """It is no root: an agent below /root starts for us and not for it, and then it stands still for a minute."""
+    shutil.copytree(ROOT / "fencing", open_folder / "fencing", ignore=shutil.ignore_patterns("__pycache__"))
+    agent = open_folder / "fence_pairguard"
+    code = f"import sys; sys.path.insert(0, {str(open_folder)!r}); from fencing.agent import main; sys.exit(main())"
+    agent.write_text(f'#!/bin/sh\nexec /usr/bin/python3 -I -c {shlex.quote(code)} "$@"\n')
+    agent.chmod(0o755)
+    assert clash(str(agent)) is None
+    assert clash(str(agent), user=CONTROLLER) is None
+    (open_folder / "fencing").chmod(0o700)
+    assert clash(str(agent)) is None
+    said = clash(str(agent), user=CONTROLLER)
+    assert said is not None
+    assert "does not start" in said
 
 
 @needs_stock
