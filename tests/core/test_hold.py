@@ -287,6 +287,8 @@ def test_what_a_person_or_a_change_asked_for_is_held_once_both_sides_name_it(kin
     guard = replace(with_ack(guard, peer_hold=replace(guard.ack.peer_hold, **proven), peer_heard_s=0.1), acked=now)
     assert hold.held(Turn(guard, now)) is (side == "both")
     assert hold.stage(guard, Turn(guard, now)) == ("held" if side == "both" else "in-force")
+    alone = with_ack(guard, inhibits=(asked_for,), peer_hold=replace(guard.ack.peer_hold, inhibits=names[1:]))
+    assert hold.held(Turn(alone, now)) is (side != "ours"), "nothing else need stand"
     for field, worse in (("maintenance", None), ("no_fence_right", False), ("drained", False), ("harmless", None)):
         doubtful = with_ack(guard, peer_hold=replace(guard.ack.peer_hold, **{field: worse}))
         assert not hold.held(Turn(doubtful, now))

@@ -182,6 +182,7 @@ def test_the_hold_is_over_once_the_property_is_read_as_gone(ours, maintenance, o
     """A view that shows nothing proves nothing: `holding` ends last."""
     guard, now = holding(ended(DISTURBANCE), paged=frozenset({"held-peer-alive", "lease-over", "person"}), lifting=True)
     guard = replace(guard, cluster=replace(guard.cluster, ours=ours, maintenance=maintenance))
+    guard = replace(guard, due={"left-over": after(now, 1.0)})
     released, effects = done(guard, now, hold.lift)
     assert released.memory.holding is not over
     assert of(effects, ClearHold) == ([] if over else [ClearHold("pairguard:A+B")])
@@ -299,6 +300,7 @@ def test_with_the_peer_gone_an_end_is_taken_and_the_claim_decides(heard_s: float
         pytest.param(PERSON, ended(PERSON), ended(PERSON), id="ended at the other node"),
         pytest.param(CHANGE, ended(CHANGE), ended(CHANGE), id="a change, too"),
         pytest.param(PERSON, replace(ended(PERSON), since_wall=9.0), PERSON, id="the end of an earlier one"),
+        pytest.param(CHANGE, replace(CHANGE, since_wall=9.0), replace(CHANGE, since_wall=9.0), id="a change there"),
         pytest.param(ended(PERSON), PERSON, ended(PERSON), id="an end is never taken back"),
         pytest.param(
             PERSON, replace(PERSON, since_wall=9.0, owner="bob"), replace(PERSON, since_wall=9.0, owner="bob"),
@@ -367,14 +369,14 @@ def test_a_lease_that_the_arbiter_shows_goes_on_while_the_arbiter_is_silent() ->
 
 def test_a_lease_is_counted_down_and_its_end_is_told_once() -> None:
     """L2: it ends itself, which releases nothing. One that has ended, or has none, is not touched."""
-    own = {"a": 30.0, "b": 10.0, "c": None}
+    own = {"c": None, "a": 10.5, "b": 10.0}
     views = [replace(PERSON, id=f"person:{key}", lease_s=lease_s) for key, lease_s in own.items()]
     over = replace(ended(PERSON), id="person:d", lease_s=5.0)
     guard, now = holding(*views, over, paged=frozenset())
     turn = Turn(guard, now)
     hold.leases(turn, 10.0)
     assert {i.id: (i.lease_s, i.ended) for i in turn.guard.memory.inhibits.values()} == {
-        "person:a": (20.0, False),
+        "person:a": (0.5, False),
         "person:b": (0.0, True),
         "person:c": (None, False),
         "person:d": (5.0, True),
