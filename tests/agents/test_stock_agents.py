@@ -1,4 +1,4 @@
-"""Stock agents: how long their packets may act, and that they still start beside our package of the same name."""
+"""Stock agents still start beside our package of the same name; their table is in test_stock_table.py."""
 
 from __future__ import annotations
 
@@ -15,50 +15,18 @@ from pathlib import Path
 
 import pytest
 
-from fencing.stock import CONTROLLER, RMCP_PLUS_S, SNMPV3_S, TCP_S, clash, horizon_s
+from fencing.stock import CONTROLLER, clash
 
 ROOT = Path(__file__).parents[2]
 STOCK = Path("/usr/sbin/fence_ipmilan")
 needs_stock = pytest.mark.skipif(not STOCK.exists(), reason="needs fence-agents")
 HACLUSTER = CONTROLLER in {user.pw_name for user in pwd.getpwall()} and Path("/usr/bin/python3").exists()
-V3 = {"snmp_version": "3", "snmp_sec_level": "authPriv"}
-
-
-@pytest.mark.parametrize(
-    ("agent", "options", "horizon"),
-    [
-        ("fence_ipmilan", {"lanplus": "1"}, RMCP_PLUS_S),
-        ("fence_ipmilan", {"lanplus": "true"}, RMCP_PLUS_S),
-        ("fence_ipmilan", {}, None),
-        ("fence_idrac", {"lanplus": "0"}, None),
-        ("fence_ilo4", {}, RMCP_PLUS_S),
-        ("fence_ilo4", {"lanplus": "off"}, None),
-        ("fence_redfish", {}, TCP_S),
-        ("fence_apc", {"ssh": "1"}, TCP_S),
-        ("fence_apc_snmp", V3, SNMPV3_S),
-        ("fence_apc_snmp", {"snmp-version": "3", "snmp-sec-level": "authNoPriv"}, SNMPV3_S),
-        ("fence_apc_snmp", {"snmp_version": "3", "snmp_sec_level": "noAuthNoPriv"}, None),
-        ("fence_apc_snmp", {"snmp_version": "3"}, None),
-        ("fence_apc_snmp", {"snmp_version": "2c"}, None),
-        ("fence_apc_snmp", {}, None),
-        ("fence_sbd", {}, None),
-        ("fence_of_mine", {"lanplus": "1"}, None),
-    ],
-)
-def test_horizon(agent: str, options: dict[str, str], horizon: float | None) -> None:
-    """H follows agent and transport; what is not known has no bound."""
-    assert horizon_s(agent, options) == horizon
 
 
 @needs_stock
 def test_no_clash_here() -> None:
     """The stock agent starts in the environment that delegates get."""
     assert clash() is None
-
-
-def test_missing_agent_is_said() -> None:
-    """An agent that is not installed is named."""
-    assert clash("fence_of_nowhere") == "fence_of_nowhere is not installed"
 
 
 @pytest.fixture

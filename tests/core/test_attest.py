@@ -145,6 +145,28 @@ def test_a_half_from_before_the_break_makes_no_common_name() -> None:
     assert a.session == b.session is not None
 
 
+def test_a_half_names_its_boot_and_its_connection_through_every_change() -> None:
+    """One that restarted counts anew, and its peer can tell: (boot id, connect count) stand beside every half."""
+    halves = Halves("boot-A")
+    assert halves.said() is None
+    for count in (1, 2):
+        halves = halves.connected(f"h{count}")
+        assert halves.said() == SessionHalf("boot-A", count, f"h{count}", "")
+        halves = halves.heard(SessionHalf("boot-B", 7, "theirs", f"h{count}"))
+        assert halves.said() == SessionHalf("boot-A", count, f"h{count}", "theirs")
+        halves = halves.lost()
+        assert halves.said() is None
+        assert (halves.boot_id, halves.connects, halves.peers) == ("boot-A", count, None)
+
+
+def test_what_the_peer_said_before_the_own_connect_stands_but_is_no_echo() -> None:
+    """The peer noticed the connection first: its half is known, that it has ours is not."""
+    halves = Halves("boot-A").heard(SessionHalf("boot-B", 1, "theirs", "")).connected("h1")
+    assert halves.session(A, B) is None
+    assert halves.said() == SessionHalf("boot-A", 1, "h1", "theirs")
+    assert halves.heard(SessionHalf("boot-B", 1, "theirs", "h1")).connected("h2").session(A, B) is None
+
+
 def test_who_was_primary_by_its_own_words() -> None:
     """Primary of one resource is enough; an unknown role is no word of being Primary."""
     assert was_primary(replace(evidence(A), replicas=(replica(), replica(resource="r1", role="primary"))))

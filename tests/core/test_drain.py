@@ -5,15 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scene import asked_to_fence, of, run
+from scene import asked_to_fence, done, of, of_a_whole_pair, remembering, run
 from test_machine_shot import armed, read_off
 
-from guard.core import machine
+from guard.core import drain, machine
 from guard.core.evidence import Power
-from guard.core.instant import after, elapsed_s
+from guard.core.instant import Instant, after, elapsed_s
 from guard.core.messages import InhibitView
-from guard.core.step import AnswerAgent, Memory, PowerOn, PowerRead, Reconsider, ShotEnded, Tick
-from guard.core.turn import undrained
+from guard.core.step import (
+    AnswerAgent,
+    Intent,
+    Memory,
+    Note,
+    PowerOn,
+    PowerRead,
+    ReadPower,
+    Reconsider,
+    ShotEnded,
+    Tick,
+)
+from guard.core.turn import AgentJob, undrained
 
 HOLD = InhibitView("person:k", "person", "anna", "repair", 1.0, lease_s=600.0)
 
@@ -172,3 +183,96 @@ def test_a_restart_switches_on_what_still_waits() -> None:
     if not orders:
         _, _, orders = asked(guard, after(moment, 0.1), Power.OFF, 31.0)
     assert orders == 1
+
+
+# ------------------------------------------------------------------ one step of it by itself
+
+
+def owing(**changed):
+    """B's guard that owes its peer an `on`, every shot drained; and its moment."""
+    guard, now = of_a_whole_pair("B")
+    guard = remembering(guard, owes_on=True, intents=(), inhibits={})
+    return replace(guard, **{"agents": (), "due": {}, **changed}), now
+
+
+def test_a_peer_that_waits_is_read_every_30_s_by_our_own_token() -> None:
+    """At once, with no delay. Not while a request of the agent stands: that one reads it."""
+    guard, now = owing()
+    for at_s, reads in ((0.0, 1), (29.999, 0), (30.0, 1)):
+        after_it, effects = done(guard, after(now, at_s), drain.switch_on)
+        asked_for = of(effects, ReadPower)
+        assert asked_for == [ReadPower(after_it.switching, "A", 0.0)] * reads
+        assert not reads or len(after_it.switching) == 32
+        guard = after_it
+    job = AgentJob("a", "off", "A", now, after(now, 60.0))
+    for quiet in (replace(guard, agents=(job,), due={}), remembering(replace(guard, due={}), owes_on=False)):
+        assert done(quiet, now, drain.switch_on) == (quiet, ())
+
+
+@pytest.mark.parametrize(
+    ("changed", "page"), [({"hold": False}, False), ({"hold": True}, False), ({"unread_power": 20}, True)]
+)
+def test_what_is_given_up_leaves_nothing_of_it(changed, page: bool) -> None:
+    """A later reboot begins with no reading, no failure and no order of this one."""
+    guard, now = owing(switching="t", unread_power=changed.get("unread_power", 3), switched_on=2)
+    if "hold" in changed:
+        guard = remembering(guard, inhibits={HOLD.id: replace(HOLD, ended=not changed["hold"])})
+    after_it, effects = done(guard, now, drain.switch_on)
+    given_up = changed.get("hold", True)
+    assert after_it.memory.owes_on is not given_up
+    if given_up:
+        assert (after_it.switching, after_it.unread_power, after_it.switched_on) == (None, 0, 0)
+        assert of(effects, ReadPower) == []
+    assert any(n.page for n in of(effects, Note)) is page
+
+
+@pytest.mark.parametrize(
+    ("power", "ordered", "owes", "left"),
+    [
+        pytest.param(Power.OFF, 0, True, (1, 0), id="off: it is switched on"),
+        pytest.param(Power.OFF, 2, True, (3, 0), id="and on again"),
+        pytest.param(Power.OFF, 3, False, (0, 0), id="three times, then a person"),
+        pytest.param(Power.ON, 1, False, (0, 0), id="on by our order"),
+        pytest.param(Power.ON, 0, False, (0, 0), id="on by somebody else's"),
+        pytest.param(Power.UNKNOWN, 1, True, (1, 6), id="not read: one failure more"),
+    ],
+)
+def test_a_reading_of_a_peer_that_waits(power: Power, ordered: int, owes: bool, left: tuple[int, int]) -> None:
+    """Any reading that is one ends the row of failures; one that nobody waits for changes nothing."""
+    guard, now = owing(switching="t", unread_power=5, switched_on=ordered)
+    after_it, effects = done(guard, now, drain.read, power)
+    assert (after_it.memory.owes_on, after_it.switching) == (owes, None)
+    assert (after_it.switched_on, after_it.unread_power) == left
+    assert of(effects, PowerOn) == [PowerOn("A")] * (left[0] > ordered)
+    job = AgentJob("a", "off", "A", now, after(now, 60.0))
+    for other in (replace(guard, agents=(job,)), remembering(guard, owes_on=False)):
+        same, effects = done(other, now, drain.read, power)
+        assert (same.memory, same.switched_on, effects) == (other.memory, ordered, ())
+    acts = Intent("i1", 1, 2, "A", guard.boot_id, now, 10.0, spawned=True, drained=after(now, 1.0))
+    assert of(done(remembering(guard, intents=(acts,)), now, drain.read, power)[1], PowerOn) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, True),
+        ({"spawned": False}, False),
+        ({"drained": Instant(1)}, False),
+        ({"horizon_s": 10.0}, False),
+        ({"stuck": True}, False),
+        ({"under way": True}, False),
+    ],
+)
+def test_only_a_shot_that_ended_and_never_drains_is_a_persons(changed, told: bool) -> None:
+    """One under way may still end well, and one that does not die is told by another page."""
+    guard, now = owing(paged=frozenset() if told else frozenset({"shot-undrained"}))
+    own = {k: v for k, v in changed.items() if k in ("spawned", "drained", "horizon_s")}
+    shot = replace(Intent("i1", 1, 2, "A", guard.boot_id, now, None, spawned=True), **own)
+    guard = remembering(guard, intents=(shot,))
+    if "stuck" in changed:
+        guard = replace(guard, stuck=frozenset({"i1"}))
+    other = AgentJob("b", "off", "A", now, after(now, 60.0), intent="i2")
+    guard = replace(guard, agents=(other, replace(other, id="a", intent="i1" if "under way" in changed else None)))
+    after_it, effects = done(guard, now, drain.tell)
+    assert ("shot-undrained" in after_it.paged) is told
+    assert [(n.event, n.data["shots"]) for n in of(effects, Note)] == [("shot-undrained", ["i1"])] * told
