@@ -55,13 +55,17 @@ lint: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# What starts brokers, daemons and clusters mostly waits, and comes first; what only computes takes what it leaves.
-PURE := tests/bench tests/core tests/fuzz tests/model $(filter-out tests/rehearsal/test_sandbox.py,$(wildcard tests/rehearsal/test_*.py))
+# What starts brokers, daemons and clusters mostly waits, and comes first; what only computes takes what it leaves, and
+# after it what builds.
+PURE := tests/bench tests/core tests/fuzz tests/model $(filter-out tests/rehearsal/test_sandbox.py tests/cli/test_sandbox_hints.py, \
+	$(wildcard tests/rehearsal/test_*.py tests/cli/test_*.py))
+BUILT := tests/packaging tests/lab/test_rows.py
 test: lint
 	@failed=0; \
-	nice -n 19 $(PY) -m pytest -n 2 --dist worksteal $(PURE) >build/test-pure.txt 2>&1 & pure=$$!; \
-	trap 'kill $$pure; exit 130' INT TERM HUP; \
-	$(PY) -m pytest $(PURE:%=--ignore=%) || failed=1; \
+	{ nice -n 19 $(PY) -m pytest -n 2 --dist worksteal $(PURE); one=$$?; \
+		nice -n 19 $(PY) -m pytest $(BUILT) && exit $$one; } >build/test-pure.txt 2>&1 & pure=$$!; \
+	trap 'pkill -P $$pure; kill $$pure; exit 130' INT TERM HUP; \
+	$(PY) -m pytest $(PURE:%=--ignore=%) $(BUILT:%=--ignore=%) || failed=1; \
 	wait $$pure || failed=1; \
 	cat build/test-pure.txt; \
 	exit $$failed
