@@ -169,6 +169,8 @@ class Shell:
         waits = bool(self.clients) or self.guard.attempt is not None
         if asked or (waits and not isinstance(event, SawWrites)):
             self.node.sample_writes()
+            if self.guard is None:
+                return  # it died at the write of what it had just seen
         before, world = self.guard, self.world
         if isinstance(event, OpenHold):
             world.stir(HOLD_S)

@@ -9,11 +9,14 @@ from dataclasses import replace
 
 import pytest
 
+from guard.core.messages import ARBITER, Ask
 from guard.core.pair import Gathering
-from guard.core.step import AskRelease, OpenHold
+from guard.core.step import AskRelease, Heard, OpenHold
+from guard.core.turn import Turn
 from guard.rehearsal.checkers import Violation
 from guard.rehearsal.faults import FAULTS
 from guard.rehearsal.network import BUS_A, BUS_B, PAIR
+from guard.rehearsal.nodes import Cadence
 from guard.rehearsal.shell import Shell
 from guard.rehearsal.timeline import Timeline
 from guard.rehearsal.witness import SharedCell
@@ -240,3 +243,20 @@ def test_w10_one_key_at_both_nodes_is_one_hold(gap_s: float, cut: bool) -> None:
         assert world.until(released, 90)
         assert world.until(lambda w=world: not any(n.shell.guard.memory.holding for n in w.nodes.values()), 90)
         assert world.arbiter.kept.inhibits == {}
+
+
+def test_a_guard_may_die_at_the_write_of_what_it_looks_at_before_it_answers() -> None:
+    """The world's own mistake: it went on with a guard that had died while it looked at its writes."""
+    for seed in SEEDS:
+        world = World(seed, cadence=Cadence())
+        world.begin()
+        world.run(6)
+        node = world.nodes["A"]
+        turn = Turn(node.shell.guard, node.local())
+        turn.soon("ledger")
+        node.shell.guard, node.shell.writes_told = turn.guard, None
+        world.crash_chance = 1.0
+        node.shell.take(Heard(ARBITER, Ask("0" * 32, "B", "fence", want_yield=False)))
+        assert not node.shell.up
+        world.crash_chance = 0.0
+        world.live_again()
