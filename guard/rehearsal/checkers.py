@@ -279,6 +279,8 @@ class Checkers:
         died = self.died.get(node.peer.name)
         if died is None or self.world.now - died.at > 10e9 or not self._still_clear(node, died):
             return
+        if node.cluster.peer_member:
+            return  # asked for another reason, before its membership has lost the dead node: that comes first
         starts = node.shell.starts
         turns = len(node.shell.clients)  # one claim at a time: who asks beside others waits for them
 

@@ -284,6 +284,9 @@ class Cluster:
     def _timeout(self, request: str) -> None:
         if self.request == request:
             self.node.shell.take(ClientGone(request))
+            self.node.shell.clients.pop(
+                request, None
+            )  # killed: nobody waits for an answer, also if the guard stood still
             self.answered(request, confirmed=False)
 
     def answered(self, request: str, *, confirmed: bool) -> None:
