@@ -6,22 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from tests.lab.picture import kept
+
 WIDTH, LEFT, RIGHT, TOP, BAR = 1080, 460, 90, 64, 22
 SHARES = (("#2f7d4f", "nobody shot"), ("#e08e0b", "one node shot"), ("#c0392b", "both nodes shot"))
 
 
 def draw(rows: Sequence[tuple[str, Sequence[int]]], out: Path) -> list[Path]:
     """table.svg and, where cairosvg can be imported, table.png. `rows`: (title, pairs by nodes shot)."""
-    text = svg(rows)
-    written = [out / "table.svg"]
-    written[0].write_text(text)
-    try:
-        import cairosvg
-    except (ImportError, OSError):  # OSError: the library is there, libcairo is not
-        return written
-    png = out / "table.png"
-    cairosvg.svg2png(bytestring=text.encode(), write_to=str(png), scale=1.5)
-    return [*written, png]
+    return kept(svg(rows), out / "table.svg")
 
 
 def svg(rows: Sequence[tuple[str, Sequence[int]]]) -> str:

@@ -53,14 +53,18 @@ class _Scale:
 
 def draw(record: Record, out: Path) -> list[Path]:
     """Write timeline.svg and, where cairosvg can be imported, timeline.png. Returns what was written."""
-    text = svg(record)
-    written = [out / "timeline.svg"]
+    return kept(svg(record), out / "timeline.svg")
+
+
+def kept(text: str, place: Path) -> list[Path]:
+    """Write an SVG and, where cairosvg can be imported, the PNG beside it. Returns what was written."""
+    written = [place]
     written[0].write_text(text)
     try:
         import cairosvg
     except (ImportError, OSError):  # OSError: the library is there, libcairo is not
         return written
-    png = out / "timeline.png"
+    png = place.with_suffix(".png")
     cairosvg.svg2png(bytestring=text.encode(), write_to=str(png), scale=1.5)
     written.append(png)
     return written
