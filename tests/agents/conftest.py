@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -89,3 +91,12 @@ def delegate(tmp_path: Path) -> Callable[..., DeviceSettings]:
         return DeviceSettings(agent=str(program), options=options or {}, horizon_s=None, timeout_s=timeout_s)
 
     return write
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may read; pytest's own are for root alone."""
+    folder = Path(tempfile.mkdtemp(prefix="pairguard-agent."))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)

@@ -8,9 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,15 +25,6 @@ HACLUSTER = CONTROLLER in {user.pw_name for user in pwd.getpwall()} and Path("/u
 def test_no_clash_here() -> None:
     """The stock agent starts in the environment that delegates get."""
     assert clash() is None
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that everybody may read; pytest's own are for root alone."""
-    folder = Path(tempfile.mkdtemp(prefix="pairguard-agent."))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.mark.root

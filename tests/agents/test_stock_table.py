@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -122,15 +120,6 @@ def test_an_agent_that_cannot_be_run_is_told_so(tmp_path: Path) -> None:
 def test_a_user_that_this_machine_does_not_have_asks_nothing(script: Script) -> None:
     """Without Pacemaker nobody asks as its controller."""
     assert clash(script("exit 1"), user="no-such-user-here") is None
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that everybody may read; pytest's own are for root alone."""
-    folder = Path(tempfile.mkdtemp(prefix="pairguard-agent."))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.mark.root
